@@ -1,0 +1,203 @@
+"""What a run is asked and how it ended, as plain values.
+
+A *run* is one process for one purpose. Its request and its outcome are files in its run directory; both are
+defined here because the supervisor, the worker and the agents all speak of them. Money is in US dollars,
+durations in seconds, instants in seconds since the Unix epoch (UTC).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class Purpose(StrEnum):
+    """Why a run exists."""
+
+    WORK = "work"
+    GATE = "gate"
+    REVIEW = "review"
+    LANDING = "landing"
+
+
+class Ending(StrEnum):
+    """How a run ended. Decided from structured facts only, never from prose."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # the agent or the gate said no, or delivered nothing that counts
+    CONFLICT = "conflict"  # a landing met another task's change
+    STOPPED = "stopped"  # we asked it to stop; nobody is to blame
+    TIMED_OUT = "timed_out"
+    CRASHED = "crashed"  # the worker or the agent died without an outcome
+    LIMITED = "limited"  # usage limit, rate limit, overload: weather
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of the frozen, keyword-only values of the model; defaults are left out when written."""
+
+
+class Limits(Value):
+    """What one run may use."""
+
+    timeout_seconds: float = 3600.0
+    budget_usd: float | None = None
+    turns_max: int | None = None
+
+
+class DiffStat(Value):
+    """Size of a change."""
+
+    files: int = 0
+    insertions: int = 0
+    deletions: int = 0
+
+    @property
+    def lines(self) -> int:
+        """Changed lines: insertions and deletions."""
+        return self.insertions + self.deletions
+
+
+class Finding(Value):
+    """One thing a reviewer found, at a place in the code."""
+
+    message: str
+    file: str = ""
+    line: int = 0
+    severity: str = "major"  # blocker | major | minor
+
+
+class GateResult(Value):
+    """What a gate printed and how it exited, bound to the commit it ran on."""
+
+    gate: str
+    commit: str
+    exit_code: int
+    seconds: float = 0.0
+    output: str = ""  # the tail, at most 16 KiB
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate's command exited 0."""
+        return self.exit_code == 0
+
+
+class ConflictReport(Value):
+    """Both sides of a conflict, so that nothing is dropped and nobody guesses."""
+
+    files: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()  # tasks that landed changes to those files
+    integration: str = ""  # the commit on the other side
+    detail: str = ""
+
+
+class Usage(Value):
+    """What a run cost. ``estimated`` when prices or a dead run's spend had to be assumed."""
+
+    cost_usd: float = 0.0
+    estimated: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+    turns: int = 0
+
+
+class Outcome(Value):
+    """How a run ended: a claim by the worker, checked by the supervisor before it becomes a fact."""
+
+    ending: Ending
+    reason: str = ""  # one sentence for a person
+    code: str = ""  # the structured signal behind the ending, e.g. "max_turns", "exit:3"
+    base: str = ""  # commit the workspace started from
+    commit: str = ""  # what a work run committed; what a landing put on the integration branch
+    diff: DiffStat | None = None
+    report: str = ""  # the agent's last words; the evidence of a read-only task
+    cited: tuple[str, ...] = ()  # paths named in the report that exist at the base commit
+    verdict: str = ""  # approve | reject, of a review
+    findings: tuple[Finding, ...] = ()
+    gates: tuple[GateResult, ...] = ()
+    conflict: ConflictReport | None = None
+    usage: Usage = Usage()
+    model: str = ""
+    session: str = ""
+    denials: tuple[str, ...] = ()  # what the agent was not allowed to do
+    preserved: tuple[str, ...] = ()  # refs that keep what was in the workspace
+    started_at: float = 0.0
+    ended_at: float = 0.0
+
+
+class GateCommand(Value):
+    """A gate as configured: a name and an argv, never a shell line."""
+
+    name: str
+    argv: tuple[str, ...]
+    timeout_seconds: float = 600.0
+    network: bool = False
+
+
+class AgentRequest(Value):
+    """What a runner is asked to do; everything it may know."""
+
+    run: str
+    task: str
+    role: str
+    backend: str
+    prompt: str
+    instructions: str  # the role's text and the repository's own CLAUDE.md, appended to the system prompt
+    model: str
+    fallback_model: str = ""
+    tools: tuple[str, ...] = ()
+    writes: bool = False
+    shell: bool = False  # may run commands, if a sandbox works (or settings say so)
+    schema: dict[str, Any] | None = None  # JSON schema of the answer
+    limits: Limits = Limits()
+    session: str = ""  # UUID
+    resume: bool = False
+    directory: str = ""  # the workspace, absolute
+    run_directory: str = ""  # absolute; transcript.jsonl, stderr.log and progress.json go here
+    config_directory: str = ""  # CLAUDE_CONFIG_DIR, absolute
+    environment: dict[str, str] = {}
+    deny_write: tuple[str, ...] = ()
+    deny_read: tuple[str, ...] = ()
+    sandbox: str = "auto"  # auto | require | off
+    options: dict[str, Any] = {}  # of the backend, from settings: grace times, binary, watchdogs
+
+
+class WorkspaceRequest(Value):
+    """Which tree a run works in, by commit, never by a moving name."""
+
+    name: str  # directory below agent_workspaces/
+    base: str = ""  # commit the branch starts from when it does not exist yet
+    branch: str = ""  # full branch name; empty: detached at ``commit``
+    commit: str = ""  # what must be checked out for gates and reviews
+    bring_in: str = ""  # integration commit to merge in before the agent starts (after a conflict)
+
+
+class LandingRequest(Value):
+    """What is to be landed, and where."""
+
+    commit: str
+    branch: str = "coordination/integration"
+    target: str = ""
+    message: str = ""
+    trailers: dict[str, str] = {}
+
+
+class RunRequest(Value):
+    """``request.json``: everything a worker may know. Published before the worker is spawned."""
+
+    run: str
+    task: str
+    purpose: Purpose
+    token: int  # fencing token: the sequence number of the batch that planned the run
+    repository: str  # the common git directory, absolute
+    state_directory: str
+    workspace: WorkspaceRequest
+    limits: Limits
+    agent: AgentRequest | None = None
+    gates: tuple[GateCommand, ...] = ()
+    landing: LandingRequest | None = None
+    author: dict[str, str] = {}  # trailers of the task commit
+    title: str = ""
+    environment: dict[str, str] = {}
+    stop_grace_seconds: float = 10.0
