@@ -1,99 +1,124 @@
-"""``coordination.toml`` as one frozen value. ``parse(text)`` is pure; reading the file is the coordinator's."""
+"""What did the user configure? ``coordination.toml`` as one frozen value.
+
+``parse(text)`` is pure; reading the file is the coordinator's. Nothing is guessed: an unknown key is an error that
+names the nearest known one, and a value of the wrong type or range is an error that says what was expected.
+"""
 
 from __future__ import annotations
 
+import difflib
+import json
+import math
+import re
+import shlex
+import tomllib
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_origin
+
 import msgspec
 
+from coordination.errors import SettingsError
 
+FILE = "coordination.toml"
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+WholeNumber = Annotated[int, msgspec.Meta(ge=0)]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Section(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the settings values."""
 
 
-class Git(Section):
+class Git(Section, frozen=True, kw_only=True):
     """Branches."""
 
     target: str = ""  # the user's branch; written by ``coord init``
     integration: str = "coordination/integration"
 
 
-class Gate(Section):
+class Gate(Section, frozen=True, kw_only=True):
     """A command that must exit 0 on the commit."""
 
     argv: tuple[str, ...]
-    timeout_seconds: float = 600.0
+    timeout_seconds: Positive = 600.0
     network: bool = False
 
 
-class Gates(Section):
+class Gates(Section, frozen=True, kw_only=True):
     """Gates by name, and which of them run when a task names none."""
 
     default: tuple[str, ...] = ()
     named: dict[str, Gate] = {}
 
 
-class LimitSettings(Section):
+class LimitSettings(Section, frozen=True, kw_only=True):
     """What a task may use unless its file says otherwise."""
 
-    timeout_seconds: float = 3600.0
-    turns_max: int = 200
-    budget_usd: float = 5.0
-    attempts_max: int = 3
-    rounds_max: int = 3
-    returns_max: int = 3
+    timeout_seconds: Positive = 3600.0
+    turns_max: Count = 200
+    budget_usd: Positive = 5.0
+    attempts_max: Count = 3
+    rounds_max: Count = 3
+    returns_max: Count = 3
 
 
-class Review(Section):
+class Review(Section, frozen=True, kw_only=True):
     """When Red looks."""
 
-    small_lines: int = 20  # auto: a commit of at most this many changed lines whose gates passed is not reviewed
+    small_lines: WholeNumber = (
+        20  # auto: a commit of at most this many changed lines whose gates passed is not reviewed
+    )
 
 
-class Priority(Section):
+class Priority(Section, frozen=True, kw_only=True):
     """Order of the queue."""
 
-    ageing_per_minute: float = 1.0
+    ageing_per_minute: NotNegative = 1.0
 
 
-class Retry(Section):
+class Retry(Section, frozen=True, kw_only=True):
     """Delay before a failed task is tried again: doubles from first to most."""
 
-    backoff_seconds: float = 5.0
-    backoff_max_seconds: float = 300.0
+    backoff_seconds: NotNegative = 5.0
+    backoff_max_seconds: NotNegative = 300.0
 
 
-class Supervisor(Section):
+class Supervisor(Section, frozen=True, kw_only=True):
     """The loop."""
 
-    poll_seconds: float = 1.0
-    stop_grace_seconds: float = 10.0
-    snapshot_batches: int = 500
+    poll_seconds: Positive = 1.0
+    stop_grace_seconds: NotNegative = 10.0
+    snapshot_batches: Count = 500
 
 
-class Agents(Section):
+class Agents(Section, frozen=True, kw_only=True):
     """Driving the agent backends."""
 
     backend: str = ""  # overrides the roles' backend; tests and rehearsals set "scripted"
-    sandbox: str = "auto"  # auto | require | off
+    sandbox: Literal["auto", "require", "off"] = "auto"
     shell_without_sandbox: bool = False
-    no_output_seconds: float = 600.0
-    result_grace_seconds: float = 10.0
+    no_output_seconds: Positive = 600.0
+    result_grace_seconds: NotNegative = 10.0
 
 
-class RoleSettings(Section):
+class RoleSettings(Section, frozen=True, kw_only=True):
     """Overrides for one role."""
 
     model: str = ""
     fallback_model: str = ""
-    slots: int | None = None
+    slots: WholeNumber | None = None
 
 
-class Environment(Section):
+class Environment(Section, frozen=True, kw_only=True):
     """Variables that runs get by name from the supervisor's own environment."""
 
-    passed: tuple[str, ...] = ()  # key ``pass``
+    passed: tuple[str, ...] = msgspec.field(default=(), name="pass")
 
 
-class Settings(Section):
+class Settings(Section, frozen=True, kw_only=True):
     """The whole file. Every key has a default, so an empty file is valid."""
 
     git: Git = Git()
@@ -106,4 +131,275 @@ class Settings(Section):
     agents: Agents = Agents()
     roles: dict[str, RoleSettings] = {}
     environment: Environment = Environment()
-    gate_slots: int = 2
+    gate_slots: Count = 2
+
+
+TARGET = "@target@"
+"""Stands in DEFAULT_TEXT where the quoted name of the user's branch goes; see ``default_text``."""
+
+DEFAULT_TEXT = f"""\
+# Settings of the coordinator, read when the supervisor starts.
+# A line that begins with "#" and a word without a blank between them is a setting at its default:
+# take the "#" away to change it. Unknown keys are refused, so a typing error cannot pass unnoticed.
+
+# How many gates run at once, over all tasks.
+#gate_slots = 2
+
+[git]
+# The branch that `coord land` brings approved work to. It is never touched otherwise.
+target = {TARGET}
+# Where approved work lands first; made from the target at the first start.
+#integration = "coordination/integration"
+
+# Commands that must exit 0 on a task's commit before it may land. Task files name gates, they never carry commands.
+# A command is a list of words, or a string that is split like a shell line; no shell ever runs it.
+[gates]
+# Which gates run for a task that names none. Without any, a person or a reviewer is the only judge.
+#default = []
+# unit = "python -m pytest -q"
+# types = ["python", "-m", "mypy", "--strict", "src"]
+# A gate with a time limit, or one that needs the network:
+# [gates.integration]
+# command = "make integration"
+# timeout_seconds = 600.0
+# network = false
+
+# What a task may use unless its file says otherwise.
+[limits]
+#timeout_seconds = 3600.0
+#turns_max = 200
+#budget_usd = 5.0
+# Failures, rejections by a reviewer, and conflicts when landing, before a task is given up.
+#attempts_max = 3
+#rounds_max = 3
+#returns_max = 3
+
+[review]
+# Commits of at most this many changed lines whose gates passed are not reviewed (tasks with review = "auto").
+#small_lines = 20
+
+[priority]
+# A waiting task gains this much priority a minute, so nothing waits for ever.
+#ageing_per_minute = 1.0
+
+[retry]
+# How long a failed task waits before it is tried again; doubles each time up to the most.
+#backoff_seconds = 5.0
+#backoff_max_seconds = 300.0
+
+[supervisor]
+#poll_seconds = 1.0
+#stop_grace_seconds = 10.0
+#snapshot_batches = 500
+
+[agents]
+# Drives every role with this backend instead of the role's own; empty: as the role says.
+#backend = ""
+# auto: use the sandbox where it works; require: refuse to run without it; off: never use it.
+#sandbox = "auto"
+# Without a sandbox an agent gets no shell unless this is true.
+#shell_without_sandbox = false
+#no_output_seconds = 600.0
+#result_grace_seconds = 10.0
+
+# Overrides for a role, one table each.
+# [roles.blue]
+# model = ""
+# fallback_model = ""
+# slots = 2
+
+[environment]
+# Names of variables that runs get besides those every run gets. Values never stand here.
+#pass = []
+"""
+
+
+def default_text(target: str) -> str:
+    """The commented file ``coord init`` writes, with the user's branch filled in."""
+    # A JSON string is a TOML basic string once DEL, the one control character JSON leaves alone, is escaped.
+    quoted = json.dumps(target, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return DEFAULT_TEXT.replace(TARGET, quoted)
+
+
+def parse(text: str, *, file: str = FILE) -> Settings:
+    """Read the text of a settings file.
+
+    ``file`` is only named in errors. Raises SettingsError, which carries the file and the dotted key.
+    """
+    return _Reader(file).settings(text)
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The known name that ``name`` was most likely meant to be, or "" when none is near."""
+    folded = {candidate.lower(): candidate for candidate in known}
+    found = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+    return folded[found[0]] if found else ""
+
+
+_REF_BROKEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|(?:^|/)\.|\.lock(?:/|$)|\.$|/$|^[-/]|^@$|^$")
+
+
+def is_ref_name(text: str) -> bool:
+    """Whether git would take it as the name of a branch, tag or commit (the rules of ``git check-ref-format``)."""
+    return _REF_BROKEN.search(text) is None
+
+
+_GATE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_GATE_KEYS = ("command", "timeout_seconds", "network")
+_SHELL_WORD = re.compile(r"(?:&&|\|\|?|;|&|\d*>>?(?:&\d)?|<<?)|[^\s;]+;")
+_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CREDENTIALS = "the credentials and address of the model are copied by themselves; others would redirect the agent"
+_SET_BY_US = "it is set for every run"
+_RUNS_CODE = "it makes other programs load or run code"
+_NEVER_PASSED: tuple[tuple[str, str], ...] = (
+    (r"ANTHROPIC_.*", _CREDENTIALS),
+    (r"CLAUDE.*", _CREDENTIALS),
+    (r"COORDINATION_.*", _SET_BY_US),
+    (r"HOME|PATH|TMPDIR|LANG", _SET_BY_US),
+    (r"LD_.*|DYLD_.*|PYTHON.*|NODE_OPTIONS|BASH_ENV", _RUNS_CODE),
+    (r"GIT_.*", "it changes which repository and programs git uses"),
+)
+
+S = TypeVar("S", bound=Section)
+
+
+class _Reader:
+    """Turns tables into sections; knows the file only to name it in errors."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+
+    def settings(self, text: str) -> Settings:
+        table = self._toml(text)
+        gates = self._gates(table.pop("gates", {}))
+        roles = self._table(table.pop("roles", {}), "roles")
+        overrides = {name: self._section(value, RoleSettings, f"roles.{name}") for name, value in roles.items()}
+        settings = self._section(table, Settings, "")
+        settings = msgspec.structs.replace(settings, gates=gates, roles=overrides)
+        self._check_branches(settings.git)
+        self._check_environment(settings.environment.passed)
+        return settings
+
+    def _toml(self, text: str) -> dict[str, Any]:
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise self._error("", f"is not TOML: {error}") from error
+        except RecursionError as error:
+            raise self._error("", "is nested too deeply to be a settings file") from error
+
+    def _section(self, value: object, kind: type[S], path: str) -> S:
+        """One table as ``kind``: known keys only, each of its type, sections within sections."""
+        table = self._table(value, path)
+        fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        values: dict[str, Any] = {}
+        for key, found in table.items():
+            if key not in fields:
+                raise self._unknown(path, key, list(fields))
+            values[fields[key].name] = self._value(found, fields[key].type, _dotted(path, key))
+        return kind(**values)
+
+    def _value(self, found: object, kind: Any, path: str) -> Any:
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return self._section(found, kind, path)
+        if isinstance(found, float) and not math.isfinite(found):
+            raise self._error(path, f"expected a finite number, found {found}")
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        if choices and found not in choices:
+            raise self._error(path, f"expected one of {', '.join(choices)}, found {found!r}")
+        try:
+            return msgspec.convert(found, kind)
+        except msgspec.ValidationError as error:
+            raise self._error(path, f"{error}, found {found!r}") from error
+
+    def _table(self, value: object, path: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self._error(path, f"expected a table [{path}], found {value!r}")
+        return value
+
+    def _gates(self, value: object) -> Gates:
+        table = self._table(value, "gates")
+        default = self._value(table.pop("default", []), tuple[str, ...], "gates.default")
+        named = {name: self._gate(name, found) for name, found in table.items()}
+        for name in default:
+            if name not in named:
+                raise self._unknown_name("gates.default", name, list(named))
+        return Gates(default=default, named=named)
+
+    def _gate(self, name: str, value: object) -> Gate:
+        path = f"gates.{name}"
+        # A misspelt ``default`` would otherwise be a gate whose command is the name of another gate.
+        if difflib.get_close_matches(name.lower(), ["default"], cutoff=0.8):
+            raise self._unknown("gates", name, ["default"])
+        if not _GATE_NAME.fullmatch(name):
+            raise self._error(path, "a gate's name is 1 to 64 letters, digits, '_' and '-', beginning with no sign")
+        if not isinstance(value, dict):
+            return Gate(argv=self._argv(value, path))
+        for key in value:
+            if key not in _GATE_KEYS:
+                raise self._unknown(path, key, _GATE_KEYS)
+        if "command" not in value:
+            raise self._error(path, "a gate needs a command")
+        argv = self._argv(value["command"], f"{path}.command")
+        rest = {key: found for key, found in value.items() if key != "command"}
+        return self._section({"argv": argv, **rest}, Gate, path)
+
+    def _argv(self, command: object, path: str) -> tuple[str, ...]:
+        argv = self._split(command, path) if isinstance(command, str) else self._value(command, tuple[str, ...], path)
+        if not argv or not argv[0]:
+            raise self._error(path, "expected a command, found nothing to run")
+        if any("\0" in word for word in argv):
+            raise self._error(path, "a command cannot hold the character NUL")
+        return tuple(argv)
+
+    def _split(self, command: str, path: str) -> Sequence[str]:
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise self._error(path, f"cannot be split into words: {error}, found {command!r}") from error
+        # Words that only a shell understands would be handed to the program as arguments, and the gate would lie.
+        for word in words[:1]:
+            if _ASSIGNMENT.fullmatch(word):
+                raise self._error(path, f"no shell runs a gate, so {word!r} would be taken for the program")
+        for word in words:
+            if _SHELL_WORD.fullmatch(word):
+                raise self._error(
+                    path, f"no shell runs a gate, so {word!r} would be an argument; make two gates, or write a list"
+                )
+        return words
+
+    def _check_branches(self, git: Git) -> None:
+        if git.target and not is_ref_name(git.target):
+            raise self._error("git.target", f"expected the name of a branch, found {git.target!r}")
+        within = re.fullmatch(r"coordination/(?!task(?:/|$)|preserved(?:/|$)).+", git.integration)
+        # Everything outside coordination/ belongs to the user, and coordination/task/ to the tasks.
+        if not within or not is_ref_name(git.integration):
+            raise self._error(
+                "git.integration",
+                f"expected a branch below coordination/ that is not a task's, found {git.integration!r}",
+            )
+
+    def _check_environment(self, names: Sequence[str]) -> None:
+        for name in names:
+            if not _VARIABLE.fullmatch(name):
+                raise self._error("environment.pass", f"expected names of variables, found {name!r}")
+            for pattern, reason in _NEVER_PASSED:
+                if re.fullmatch(pattern, name):
+                    raise self._error("environment.pass", f"{name} cannot be passed to runs: {reason}")
+
+    def _unknown(self, path: str, key: str, known: Collection[str]) -> SettingsError:
+        return self._unknown_name(_dotted(path, key), key, known, what="key")
+
+    def _unknown_name(self, path: str, name: str, known: Collection[str], what: str = "gate") -> SettingsError:
+        near = nearest(name, known)
+        hint = f"did you mean {near!r}?" if near else f"known: {', '.join(known) or 'none'}"
+        return self._error(path, f"unknown {what} {name!r}; {hint}")
+
+    def _error(self, key: str, problem: str) -> SettingsError:
+        where = f"{self._file}: {key}: " if key else f"{self._file} "
+        return SettingsError(where + problem, file=self._file, key=key)
+
+
+def _dotted(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

@@ -19,11 +19,11 @@ from coordination.model.runs import GateResult, Limits, Outcome, Purpose, Value
 from coordination.model.tasks import TaskSpec
 
 
-class Event(Value, tag_field="type"):
+class Event(Value, tag_field="type", frozen=True, kw_only=True):
     """Base of all facts. The tag is the class name."""
 
 
-class TaskSubmitted(Event, tag=True):
+class TaskSubmitted(Event, tag=True, frozen=True, kw_only=True):
     """A task was accepted. ``digest`` is the SHA-256 of the canonical JSON before defaults."""
 
     task: str
@@ -33,7 +33,7 @@ class TaskSubmitted(Event, tag=True):
     source: str = ""  # the inbox file's name, or "command"
 
 
-class RunPlanned(Event, tag=True):
+class RunPlanned(Event, tag=True, frozen=True, kw_only=True):
     """A run was decided. Its id is derived, so planning twice names the same run."""
 
     task: str
@@ -49,7 +49,7 @@ class RunPlanned(Event, tag=True):
     limits: Limits = Limits()
 
 
-class RunStarted(Event, tag=True):
+class RunStarted(Event, tag=True, frozen=True, kw_only=True):
     """A worker holds the run's lock."""
 
     task: str
@@ -57,7 +57,7 @@ class RunStarted(Event, tag=True):
     pid: int = 0
 
 
-class RunEnded(Event, tag=True):
+class RunEnded(Event, tag=True, frozen=True, kw_only=True):
     """A run's outcome was checked and accepted as a fact."""
 
     task: str
@@ -65,7 +65,7 @@ class RunEnded(Event, tag=True):
     outcome: Outcome
 
 
-class RunRefused(Event, tag=True):
+class RunRefused(Event, tag=True, frozen=True, kw_only=True):
     """An outcome was not accepted: superseded, malformed or not of that run."""
 
     task: str
@@ -73,7 +73,7 @@ class RunRefused(Event, tag=True):
     reason: str
 
 
-class RequeueReason(Value):
+class RequeueReason(Value, frozen=True, kw_only=True):
     """Why a task goes back to the queue, and which counter that raises."""
 
     kind: str  # failure | rejected | conflict | stopped | weather | retried | answered
@@ -81,7 +81,7 @@ class RequeueReason(Value):
     run: str = ""
 
 
-class TaskRequeued(Event, tag=True):
+class TaskRequeued(Event, tag=True, frozen=True, kw_only=True):
     """Back to the queue. ``not_before`` is an instant; 0 means at once."""
 
     task: str
@@ -89,7 +89,7 @@ class TaskRequeued(Event, tag=True):
     not_before: float = 0.0
 
 
-class Evidence(Value):
+class Evidence(Value, frozen=True, kw_only=True):
     """Why a task may be called done, bound to one commit."""
 
     commit: str
@@ -106,14 +106,14 @@ class Evidence(Value):
     cost_usd: float = 0.0
 
 
-class TaskApproved(Event, tag=True):
+class TaskApproved(Event, tag=True, frozen=True, kw_only=True):
     """The commit may land."""
 
     task: str
     evidence: Evidence
 
 
-class TaskMerged(Event, tag=True):
+class TaskMerged(Event, tag=True, frozen=True, kw_only=True):
     """The commit is on the integration branch, in ``merge``."""
 
     task: str
@@ -122,7 +122,7 @@ class TaskMerged(Event, tag=True):
     gates: tuple[GateResult, ...] = ()
 
 
-class TaskDone(Event, tag=True):
+class TaskDone(Event, tag=True, frozen=True, kw_only=True):
     """A read-only task ended with a report."""
 
     task: str
@@ -130,21 +130,21 @@ class TaskDone(Event, tag=True):
     report: str
 
 
-class TaskFailed(Event, tag=True):
+class TaskFailed(Event, tag=True, frozen=True, kw_only=True):
     """Every remedy is used up."""
 
     task: str
     reason: str
 
 
-class TaskCancelled(Event, tag=True):
+class TaskCancelled(Event, tag=True, frozen=True, kw_only=True):
     """A person no longer wants it."""
 
     task: str
     reason: str = ""
 
 
-class DependencyFailed(Event, tag=True):
+class DependencyFailed(Event, tag=True, frozen=True, kw_only=True):
     """A task it needs ended badly. ``chain`` leads from that dependency to the first cause."""
 
     task: str
@@ -152,37 +152,38 @@ class DependencyFailed(Event, tag=True):
     reason: str
 
 
-class TaskEscalated(Event, tag=True):
-    """A person must decide."""
+class TaskEscalated(Event, tag=True, frozen=True, kw_only=True):
+    """A person must decide. ``raises`` names the counter that led here: rounds, returns or nothing."""
 
     task: str
     reason: str
+    raises: str = ""
 
 
-class TaskHeld(Event, tag=True):
+class TaskHeld(Event, tag=True, frozen=True, kw_only=True):
     """A person paused it."""
 
     task: str
     reason: str = ""
 
 
-class TaskReleased(Event, tag=True):
+class TaskReleased(Event, tag=True, frozen=True, kw_only=True):
     """A person resumed it."""
 
     task: str
 
 
-class CoordinationPaused(Event, tag=True):
+class CoordinationPaused(Event, tag=True, frozen=True, kw_only=True):
     """Nothing new starts."""
 
     reason: str = ""
 
 
-class CoordinationResumed(Event, tag=True):
+class CoordinationResumed(Event, tag=True, frozen=True, kw_only=True):
     """Work goes on."""
 
 
-class SupervisorStarted(Event, tag=True):
+class SupervisorStarted(Event, tag=True, frozen=True, kw_only=True):
     """A supervisor took the lock."""
 
     supervisor: str
@@ -191,21 +192,21 @@ class SupervisorStarted(Event, tag=True):
     version: str = ""
 
 
-class SupervisorStopped(Event, tag=True):
+class SupervisorStopped(Event, tag=True, frozen=True, kw_only=True):
     """A supervisor let go in good order."""
 
     supervisor: str
     reason: str = ""
 
 
-class StopRequested(Event, tag=True):
+class StopRequested(Event, tag=True, frozen=True, kw_only=True):
     """A person asked one particular supervisor to stop. mode: finish | drain | force."""
 
     supervisor: str
     mode: str
 
 
-class IntegrationCreated(Event, tag=True):
+class IntegrationCreated(Event, tag=True, frozen=True, kw_only=True):
     """The integration branch was made from the target."""
 
     branch: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordination.model.runs import Value
 
 
-class Role(Value):
+class Role(Value, frozen=True, kw_only=True):
     """One folder (or file) of instructions with front matter, read by ``coordination.roles``."""
 
     name: str

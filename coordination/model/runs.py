@@ -8,9 +8,13 @@ durations in seconds, instants in seconds since the Unix epoch (UTC).
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, dataclass_transform
 
 import msgspec
+
+
+CONFLICTED_FILES = "\u2063{conflicted files}"
+"""Where, in a prompt, the worker names the files in conflict: it makes the merge, so only it knows them."""
 
 
 class Purpose(StrEnum):
@@ -34,11 +38,12 @@ class Ending(StrEnum):
     LIMITED = "limited"  # usage limit, rate limit, overload: weather
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of the frozen, keyword-only values of the model; defaults are left out when written."""
 
 
-class Limits(Value):
+class Limits(Value, frozen=True, kw_only=True):
     """What one run may use."""
 
     timeout_seconds: float = 3600.0
@@ -46,7 +51,7 @@ class Limits(Value):
     turns_max: int | None = None
 
 
-class DiffStat(Value):
+class DiffStat(Value, frozen=True, kw_only=True):
     """Size of a change."""
 
     files: int = 0
@@ -59,7 +64,7 @@ class DiffStat(Value):
         return self.insertions + self.deletions
 
 
-class Finding(Value):
+class Finding(Value, frozen=True, kw_only=True):
     """One thing a reviewer found, at a place in the code."""
 
     message: str
@@ -68,7 +73,7 @@ class Finding(Value):
     severity: str = "major"  # blocker | major | minor
 
 
-class GateResult(Value):
+class GateResult(Value, frozen=True, kw_only=True):
     """What a gate printed and how it exited, bound to the commit it ran on."""
 
     gate: str
@@ -83,7 +88,7 @@ class GateResult(Value):
         return self.exit_code == 0
 
 
-class ConflictReport(Value):
+class ConflictReport(Value, frozen=True, kw_only=True):
     """Both sides of a conflict, so that nothing is dropped and nobody guesses."""
 
     files: tuple[str, ...] = ()
@@ -92,7 +97,7 @@ class ConflictReport(Value):
     detail: str = ""
 
 
-class Usage(Value):
+class Usage(Value, frozen=True, kw_only=True):
     """What a run cost. ``estimated`` when prices or a dead run's spend had to be assumed."""
 
     cost_usd: float = 0.0
@@ -102,7 +107,7 @@ class Usage(Value):
     turns: int = 0
 
 
-class Outcome(Value):
+class Outcome(Value, frozen=True, kw_only=True):
     """How a run ended: a claim by the worker, checked by the supervisor before it becomes a fact."""
 
     ending: Ending
@@ -121,12 +126,14 @@ class Outcome(Value):
     model: str = ""
     session: str = ""
     denials: tuple[str, ...] = ()  # what the agent was not allowed to do
+    outside: tuple[str, ...] = ()  # what moved in the repository outside the workspace while it ran
     preserved: tuple[str, ...] = ()  # refs that keep what was in the workspace
+    resets_at: float = 0.0  # of a limited run: when the limit ends, if the service said so
     started_at: float = 0.0
     ended_at: float = 0.0
 
 
-class GateCommand(Value):
+class GateCommand(Value, frozen=True, kw_only=True):
     """A gate as configured: a name and an argv, never a shell line."""
 
     name: str
@@ -135,7 +142,7 @@ class GateCommand(Value):
     network: bool = False
 
 
-class AgentRequest(Value):
+class AgentRequest(Value, frozen=True, kw_only=True):
     """What a runner is asked to do; everything it may know."""
 
     run: str
@@ -163,7 +170,7 @@ class AgentRequest(Value):
     options: dict[str, Any] = {}  # of the backend, from settings: grace times, binary, watchdogs
 
 
-class WorkspaceRequest(Value):
+class WorkspaceRequest(Value, frozen=True, kw_only=True):
     """Which tree a run works in, by commit, never by a moving name."""
 
     name: str  # directory below agent_workspaces/
@@ -173,7 +180,7 @@ class WorkspaceRequest(Value):
     bring_in: str = ""  # integration commit to merge in before the agent starts (after a conflict)
 
 
-class LandingRequest(Value):
+class LandingRequest(Value, frozen=True, kw_only=True):
     """What is to be landed, and where."""
 
     commit: str
@@ -183,7 +190,7 @@ class LandingRequest(Value):
     trailers: dict[str, str] = {}
 
 
-class RunRequest(Value):
+class RunRequest(Value, frozen=True, kw_only=True):
     """``request.json``: everything a worker may know. Published before the worker is spawned."""
 
     run: str
@@ -199,5 +206,4 @@ class RunRequest(Value):
     landing: LandingRequest | None = None
     author: dict[str, str] = {}  # trailers of the task commit
     title: str = ""
-    environment: dict[str, str] = {}
     stop_grace_seconds: float = 10.0

@@ -37,7 +37,7 @@ class ReviewMode(StrEnum):
     NEVER = "never"
 
 
-class TaskSpec(Value):
+class TaskSpec(Value, frozen=True, kw_only=True):
     """A task as it was asked for. ``None`` means: what the settings say when a run is planned."""
 
     prompt: str

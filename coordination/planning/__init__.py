@@ -1,0 +1,1 @@
+"""The brain: state and facts in, events out. Pure."""

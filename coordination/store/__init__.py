@@ -1,0 +1,8 @@
+"""How do facts become state, and decisions facts? One write path, and snapshots that only save time."""
+
+from __future__ import annotations
+
+from coordination.store.snapshot import Snapshot, SnapshotDirectory, digest
+from coordination.store.transact import Store, Transaction
+
+__all__ = ["Snapshot", "SnapshotDirectory", "Store", "Transaction", "digest"]

@@ -1,0 +1,1 @@
+"""What do we hand to those who test an extension of their own? Suites over the protocols; extra ``[testing]``."""

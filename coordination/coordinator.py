@@ -1,0 +1,291 @@
+"""What can be asked of a repository's coordination? The use cases behind every surface; prints nothing.
+
+A ``Coordinator`` belongs to one repository and its state directory. It works whether or not a supervisor runs: all
+writing goes through ``store.transact``, all reading folds the same log.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from coordination import __version__, context, files, locks, roles, shipped
+from coordination import log as logs
+from coordination import settings as settings_
+from coordination.errors import LogDamaged, NotFound, Refused, Rejected, Unsuitable, UsageError
+from coordination.inbox import Inbox
+from coordination.log import file as file_log
+from coordination.model import commands, taskfile
+from coordination.model import events as e
+from coordination.model.facts import Facts
+from coordination.model.roles import Role
+from coordination.model.state import Core, State
+from coordination.policy import Policies, shipped as shipped_policies
+from coordination.settings import Settings
+from coordination.store import SnapshotDirectory, Store, digest
+from coordination.workspaces import Repository, Workspaces, discover
+
+STATE_DIRECTORY = ".coordination"
+_DIRECTORIES = ("log", "snapshots", "locks", "runs", "sessions", "agent_workspaces", "scratch", "roles", "shared_context")
+
+Decide = Callable[[State], Sequence[e.AnyEvent]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Home:
+    """Where a repository's coordination lives."""
+
+    repository: Repository
+    state: Path
+
+    @property
+    def settings_file(self) -> Path:
+        """The user's settings."""
+        return self.state / "coordination.toml"
+
+    @property
+    def log(self) -> Path:
+        """The log's directory."""
+        return self.state / "log"
+
+
+def locate(directory: Path, home: str = "") -> Home:
+    """Find the repository round ``directory`` and its state directory (``home`` overrides where that is)."""
+    repository = discover(directory)
+    state = Path(home).expanduser().absolute() if home else repository.root / STATE_DIRECTORY
+    return Home(repository=repository, state=state)
+
+
+def initialise(home: Home) -> bool:
+    """Make the state directory, the settings file and the log; whether anything was made. Repeatable.
+
+    Raises Refused for a repository without commits or with a detached HEAD, LogDamaged when the repository shows
+    that there once was a log that is gone.
+    """
+    made = False
+    target = "" if home.settings_file.exists() else home.repository.target()
+    home.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _own(home)
+    _remember(home)
+    workspaces = Workspaces(home.repository.common, home.state)
+    if home.state.is_relative_to(home.repository.root):
+        workspaces.exclude()
+    for name in _DIRECTORIES:
+        (home.state / name).mkdir(exist_ok=True, mode=0o700)
+    Inbox(home.state / "inbox", time.time).prepare()
+    if target:
+        files.publish(home.settings_file, settings_.default_text(target).encode())
+        made = True
+    if not _has_log(home):
+        _refuse_lost_log(home, workspaces)
+        file_log.create(home.log)
+        made = True
+    return made
+
+
+def _has_log(home: Home) -> bool:
+    return home.log.is_dir() and any(home.log.glob("*.jsonl"))
+
+
+def _own(home: Home) -> None:
+    status = home.state.stat(follow_symlinks=False)
+    if home.state.is_symlink() or status.st_uid != os.getuid():
+        raise Unsuitable(f"{home.state} is a link or belongs to somebody else: expected a directory of yours")
+    if status.st_mode & 0o077:
+        home.state.chmod(0o700)
+
+
+def _remember(home: Home) -> None:
+    """The state directory belongs to one repository; another one is refused."""
+    note = home.state / "repository.json"
+    known = files.read_json_if_there(note)
+    common = str(home.repository.common)
+    if known is None:
+        files.publish_json(note, {"common": common})
+    elif known.get("common") != common:
+        raise Refused(
+            f"{home.state} belongs to the repository {known.get('common')}, not to {common}: "
+            "unset COORDINATION_HOME or point it elsewhere"
+        )
+
+
+def _refuse_lost_log(home: Home, workspaces: Workspaces) -> None:
+    if workspaces.traces():
+        raise LogDamaged(
+            f"{home.log} holds no log, but the repository has branches or refs of an earlier one (coordination/*, "
+            "refs/coordination/*): somebody removed the state directory. Put it back from a backup; or, to begin anew and "
+            "keep the old work under its refs, rename those branches and run "
+            "`git update-ref -d refs/coordination/log`, then `coord init`",
+            path=str(home.log),
+        )
+
+
+class Coordinator:
+    """One repository's coordination. Raises Refused when ``coord init`` was never run."""
+
+    def __init__(self, home: Home, *, now: Callable[[], float] = time.time) -> None:
+        self.home = home
+        self.now = now
+        self.workspaces = Workspaces(home.repository.common, home.state)
+        self.policies: Policies = shipped_policies()
+        if not home.state.is_dir():
+            _refuse_lost_log(home, self.workspaces)
+            raise Refused(f"{home.repository.root} has no coordination yet: run `coord init` there first")
+        _own(home)
+        _remember(home)
+        if not _has_log(home):
+            _refuse_lost_log(home, self.workspaces)
+            raise Refused(f"{home.state} has no log yet: run `coord init` first")
+
+    @cached_property
+    def store(self) -> Store[State]:
+        """The log and the state folded from it."""
+        snapshots = SnapshotDirectory(self.home.state / "snapshots")
+        return Store(logs.connect(f"file:{self.home.log}"), Core(), snapshots, now=self.now)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The user's settings, read once. Raises SettingsError naming file and key."""
+        path = self.home.settings_file
+        text = files.read(path).decode("utf-8") if path.exists() else ""
+        parsed = settings_.parse(text, file=str(path))
+        return parsed
+
+    @cached_property
+    def roles(self) -> dict[str, Role]:
+        """Roles by name: the shipped ones, then the user's own, which add or override."""
+        return roles.load([shipped.roles(), self.home.state / "roles"])
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        """Where task files land."""
+        return Inbox(self.home.state / "inbox", self.now)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """What is true now."""
+        return self.store.refresh()
+
+    def facts(self, **observed: Any) -> Facts:
+        """What decisions and views depend on besides the state."""
+        return Facts(now=self.now(), settings=self.settings, roles=self.roles, **observed)
+
+    def history(self, since: int = 0, task: str = "") -> Iterator[dict[str, Any]]:
+        """Events after batch ``since`` as flat objects; what is not proven durable is labelled ``unproven``."""
+        log = self.store.log
+        for seq, payload in log.read(since, upto="head"):
+            for record in e.decode(seq, payload):
+                if task and getattr(record.event, "task", "").lower() != task.lower():
+                    continue
+                row = e.described(record)
+                yield row | {"unproven": True} if seq > log.durable else row
+
+    def replay(self, upto_seq: int | None = None, upto_time: float | None = None) -> tuple[int, State]:
+        """Fold the state from the log alone, up to and including a sequence number or an instant; writes nothing."""
+        log, core = logs.connect(f"file:{self.home.log}"), Core()
+        state, reached = core.initial(), 0
+        for seq, payload in log.read(0, upto="durable"):
+            records = e.decode(seq, payload)
+            past = upto_time is not None and records and records[0].at > upto_time
+            if past or (upto_seq is not None and seq > upto_seq):
+                break
+            for record in records:
+                state = core.fold(state, record)
+            reached = seq
+        return reached, state
+
+    def digest(self, state: State) -> str:
+        """SHA-256 of a state in canonical form: equal states, equal digests."""
+        return digest(Core().dump(state))
+
+    # -- the supervisor, seen from outside ------------------------------------------------------------------------------
+
+    @property
+    def supervisor_lock(self) -> Path:
+        """Held for life by the one supervisor."""
+        return self.home.state / "locks" / "supervisor.lock"
+
+    def supervisor(self) -> dict[str, Any]:
+        """Whether one runs, and which process it is."""
+        running = locks.held(self.supervisor_lock)
+        who = locks.holder(self.supervisor_lock) if running else None
+        note = files.read_json_if_there(self.home.state / "supervisor.json") if running else None
+        return {
+            "running": running,
+            "pid": who.pid if who else None,
+            "since": (note or {}).get("since"),
+            "version": __version__,
+        }
+
+    # -- writing --------------------------------------------------------------------------------------------------------
+
+    def transact(self, decide: Decide) -> State:
+        """Let a pure function decide on fresh state, and record what it says. Durable on return."""
+        return self.store.transact(decide).state
+
+    def submit(self, value: Mapping[str, Any], *, ticket: str = "", source: str = "command") -> str:
+        """Accept a task, whoever brings it; its id. Raises Rejected with the reason."""
+        submission = taskfile.parse(dict(value), roles=self.roles, gates=self.settings.gates.named)
+        self._check_role(submission)
+        accepted = ""
+
+        def decide(state: State) -> Sequence[e.AnyEvent]:
+            nonlocal accepted
+            accepted, events = commands.submit(state, submission, ticket=ticket, source=source)
+            return events
+
+        self.transact(decide)
+        return accepted
+
+    def judge(self, data: bytes, ticket: str, source: str) -> str:
+        """Judge the bytes of a task file: the inbox's callback."""
+        return self.submit(taskfile.decode(data), ticket=ticket, source=source)
+
+    def _check_role(self, submission: taskfile.Submission) -> None:
+        spec = submission.spec
+        role = self.roles.get(spec.role)
+        if role is not None and not role.writes and not spec.kind.read_only:
+            raise Rejected(
+                f"role {role.name!r} may not write, and a task of kind {spec.kind} must",
+                field="role",
+                expected="a role that writes, or a read-only kind",
+                found=role.name,
+            )
+
+    def stop(self, mode: str) -> None:
+        """Ask the present supervisor to stop: ``finish``, ``drain`` or ``force``."""
+        self.transact(lambda state: commands.stop(state, mode))
+
+    # -- context for runs -------------------------------------------------------------------------------------------------
+
+    def context_for(self, commit: str, entries: Sequence[str], tokens_max: int = 12_000) -> tuple[str, str]:
+        """What a run is given to read: (the repository's CLAUDE.md, everything else packed), from git objects only."""
+
+        def read(path: str) -> bytes | None:
+            try:
+                return self.workspaces.read_at(commit, path, context.BYTES_MAX)
+            except (NotFound, Refused):
+                return None
+
+        folders = [self.home.state / "shared_context", shipped.shared_context()]
+        candidates = context.gather(folders, instructions=None, entries=entries, read=read)
+        instructions = read("CLAUDE.md") or b""
+        return instructions.decode("utf-8", "replace"), context.pack(candidates, tokens_max)
+
+
+def parse_moment(text: str) -> float:
+    """An RFC 3339 instant, or seconds since the epoch. Raises UsageError."""
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise UsageError(f"{text!r} is neither a sequence number nor a time like 2026-01-31T12:00:00Z") from None
+
+

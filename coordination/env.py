@@ -1,0 +1,277 @@
+"""What may kernel code touch of the world? Only this: files, blocking locks, a shared page, clocks, dice, processes.
+
+Everything ``files``, ``log`` and ``store`` do outside their own memory goes through one ``Env``, so that a test can
+fail, cut or count each single gesture by subclassing it. Methods map one to one to system calls wherever possible and
+raise ``OSError`` as the system does; descriptors are plain integers, always close-on-exec, and never follow a symbolic
+link in the last place of a path.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import signal
+import stat
+import struct
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_START_FIELD = 19  # of /proc/PID/stat, counted behind the command's name
+_SYSCTL = "/usr/sbin/sysctl"
+_SAFE = os.O_CLOEXEC | os.O_NOFOLLOW
+# struct flock as Linux lays it out on every 64-bit machine: type, whence, start, length, pid (0 for description locks)
+_FLOCK = struct.Struct("hhqqi4x")
+
+
+class Env:
+    """The real world. Subclass it to make single gestures fail."""
+
+    # Description locks (Linux) exclude two descriptors of one process as well, survive closing another descriptor of
+    # the same file, and can be asked for without being taken. Elsewhere: see ``_lock_elsewhere``.
+    description_locks = hasattr(fcntl, "F_OFD_SETLKW")
+
+    # files
+
+    def open_read(self, path: Path) -> int:
+        """Open an existing file for reading. Never blocks, not even on a FIFO."""
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | _SAFE)
+
+    def open_write(self, path: Path) -> int:
+        """Open for reading and writing; make it, for its owner only, when it is not there."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | _SAFE, 0o600)
+
+    def open_existing(self, path: Path) -> int:
+        """Open for reading and writing what must be there."""
+        return os.open(path, os.O_RDWR | _SAFE)
+
+    def create(self, path: Path) -> int:
+        """Make a file that must not exist yet, for reading and writing."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE, 0o600)
+
+    def close(self, descriptor: int) -> None:
+        """Give the descriptor back; locks held through it go with it."""
+        os.close(descriptor)
+
+    def read(self, descriptor: int, size: int, offset: int) -> bytes:
+        """Read at most ``size`` bytes at ``offset``; fewer at the end of the file."""
+        return os.pread(descriptor, size, offset)
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> int:
+        """Write at ``offset``; returns how many bytes were taken, which may be fewer."""
+        return os.pwrite(descriptor, data, offset)
+
+    def size(self, descriptor: int) -> int:
+        """Length of the file in bytes."""
+        return os.fstat(descriptor).st_size
+
+    def resize(self, descriptor: int, size: int) -> None:
+        """Set the length of the file. Used for the shared page only, never on a log."""
+        os.ftruncate(descriptor, size)
+
+    def sync(self, descriptor: int) -> None:
+        """Bytes and metadata to the disk."""
+        if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync alone leaves the bytes in the drive's cache
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(descriptor)
+
+    def sync_data(self, descriptor: int) -> None:
+        """Bytes to the disk, and as much metadata as is needed to read them back."""
+        if hasattr(os, "fdatasync"):
+            os.fdatasync(descriptor)
+        else:
+            self.sync(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Put ``old`` in the place of ``new``, atomically."""
+        os.rename(old, new)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name."""
+        os.unlink(path)
+
+    def make_directory(self, path: Path) -> None:
+        """Make one directory for its owner only."""
+        os.mkdir(path, 0o700)
+
+    def list_directory(self, path: Path) -> list[str]:
+        """Names in a directory, sorted."""
+        return sorted(os.listdir(path))
+
+    def sync_directory(self, path: Path) -> None:
+        """Make names that were created, renamed or removed in this directory durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.sync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def is_file(self, path: Path) -> bool:
+        """Whether a regular file, not a link to one, stands there."""
+        try:
+            return stat.S_ISREG(os.lstat(path).st_mode)
+        except FileNotFoundError:
+            return False
+
+    def is_directory(self, path: Path) -> bool:
+        """Whether a directory stands there."""
+        return os.path.isdir(path)
+
+    def same_file(self, descriptor: int, path: Path) -> bool:
+        """Whether ``path`` still names the file that is open."""
+        try:
+            named = os.lstat(path)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(os.fstat(descriptor), named)
+
+    # locks
+
+    def lock(self, descriptor: int) -> None:
+        """Wait for the exclusive lock of an open file. Ends with ``unlock``, ``close`` or our death."""
+        if self.description_locks:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        else:
+            self._lock_elsewhere(descriptor, 0)
+
+    def try_lock(self, descriptor: int) -> bool:
+        """Take the exclusive lock if nobody has it."""
+        try:
+            if self.description_locks:
+                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            else:
+                self._lock_elsewhere(descriptor, fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def unlock(self, descriptor: int) -> None:
+        """Let the lock go."""
+        if self.description_locks:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+        else:
+            fcntl.lockf(descriptor, fcntl.LOCK_UN)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def locked(self, descriptor: int) -> bool:
+        """Whether somebody else has the lock, found out without taking it."""
+        query = fcntl.F_OFD_GETLK if self.description_locks else fcntl.F_GETLK
+        answer = fcntl.fcntl(descriptor, query, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        kind: int = _FLOCK.unpack(answer)[0]
+        return kind != fcntl.F_UNLCK
+
+    def _lock_elsewhere(self, descriptor: int, flags: int) -> None:
+        # flock excludes, also within one process; the record lock on top only makes the holder visible to ``locked``.
+        # Weaker than description locks in one way: a holder that asks about its own file drops the visible half.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | flags)
+        except OSError:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            raise
+
+    # shared memory
+
+    def map_shared(self, descriptor: int, size: int) -> mmap.mmap:
+        """Map the file's first bytes, shared with every process that maps it."""
+        return mmap.mmap(descriptor, size)
+
+    def store(self, words: memoryview, index: int, value: int) -> None:
+        """Store one 8-byte word of a shared page."""
+        words[index] = value
+
+    # clocks and dice
+
+    def wall(self) -> float:
+        """Seconds since the Unix epoch. May jump either way."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start that never run backwards."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+
+    def random_hex(self, size: int) -> str:
+        """``size`` random bytes as hexadecimal digits."""
+        return os.urandom(size).hex()
+
+    def uuid(self) -> str:
+        """A random UUID."""
+        return str(uuid.UUID(bytes=os.urandom(16), version=4))
+
+    # processes
+
+    def pid(self) -> int:
+        """Our process id."""
+        return os.getpid()
+
+    def boot_id(self) -> str:
+        """What changes with every boot; "" where the system does not say."""
+        return _first_line(_BOOT_ID) or _boot_session()
+
+    def pid_namespace(self) -> int:
+        """Within which namespace our process ids mean something; 0 where the system does not say."""
+        try:
+            return os.stat("/proc/self/ns/pid").st_ino
+        except OSError:
+            return 0
+
+    def process_start(self, pid: int) -> int | None:
+        """When a living process started, in ticks since boot; None when it is gone or a zombie.
+
+        With the boot this tells a process from a later one that got its number. Where there is no ``/proc`` the answer
+        for a living process is 0: its number alone.
+        """
+        if not _BOOT_ID.exists():
+            return _signalled(pid)
+        line = _first_line(Path(f"/proc/{pid}/stat"))
+        fields = line.rpartition(")")[2].split()  # the command's name may hold blanks and parentheses
+        if len(fields) <= _START_FIELD or fields[0] in "ZX":
+            return None
+        return int(fields[_START_FIELD])
+
+    def open_process(self, pid: int) -> int:
+        """A descriptor that means this very process, also after its number was given to another one."""
+        return os.pidfd_open(pid)
+
+    def kill_process(self, process: int) -> None:
+        """Kill the process behind a descriptor."""
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+
+
+def _boot_session() -> str:
+    # macOS; asked once by each who needs it
+    if not os.path.exists(_SYSCTL):
+        return ""
+    command = [_SYSCTL, "-n", "kern.bootsessionuuid"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+
+
+def _signalled(pid: int) -> int | None:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return 0
+    return 0
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_bytes().split(b"\n", 1)[0].decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+REAL = Env()

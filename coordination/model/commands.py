@@ -1,0 +1,198 @@
+"""What people and outcomes ask for: pure functions from a state to events.
+
+Each is idempotent: asked again in the state it leads to, it returns no events. What is illegal raises Refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coordination.errors import Refused, Rejected
+from coordination.model import events as e
+from coordination.model.runs import Outcome, Purpose
+from coordination.model.state import Run, State, Task
+from coordination.model.taskfile import Submission
+from coordination.model.tasks import Status
+
+
+def submit(
+    state: State, submission: Submission, *, ticket: str = "", source: str = ""
+) -> tuple[str, Sequence[e.AnyEvent]]:
+    """The id the submission has (or gets), and the event that says so.
+
+    The same ticket, or the same id with the same content, is a no-op. Raises Rejected when the id is taken by other
+    content or the dependencies form a cycle.
+    """
+    if ticket and ticket in state.tickets:
+        return state.tickets[ticket], ()
+    known = state.get(submission.id) if submission.id else None
+    if known is not None:
+        _same_content(known, submission)
+        return known.id, ()
+    task = submission.id or f"t{state.mint}"
+    _no_cycle(state, task, submission.spec.after)
+    event = e.TaskSubmitted(task=task, spec=submission.spec, digest=submission.digest, ticket=ticket, source=source)
+    return task, (event,)
+
+
+def _same_content(known: Task, submission: Submission) -> None:
+    if known.digest != submission.digest:
+        raise Rejected(
+            f"task {known.id!r} exists with other content; choose another id",
+            field="id",
+            expected=f"content with SHA-256 {known.digest}",
+            found=submission.digest,
+        )
+
+
+def _no_cycle(state: State, task: str, after: Sequence[str]) -> None:
+    """Refuse when following ``after`` from this task leads back to it. Iterative: chains may be long."""
+    stack: list[tuple[str, tuple[str, ...]]] = [(first, (task, first)) for first in after]
+    seen: set[str] = set()
+    while stack:
+        current, path = stack.pop()
+        if current.lower() == task.lower():
+            loop = " -> ".join(path)
+            raise Rejected(f"dependencies form a cycle: {loop}", field="after", expected="no cycle", found=loop)
+        if current.lower() in seen:
+            continue
+        seen.add(current.lower())
+        known = state.get(current)
+        if known is not None:
+            stack += [(following, (*path, following)) for following in known.spec.after]
+
+
+def start(run: Run, *, pid: int) -> Sequence[e.AnyEvent]:
+    """A worker holds the run's lock."""
+    return () if run.started_at or not run.live else (e.RunStarted(task=run.task, run=run.id, pid=pid),)
+
+
+def end(state: State, run_id: str, outcome: Outcome, *, token: int) -> Sequence[e.AnyEvent]:
+    """Accept an outcome as a fact, or record why not: superseded by another token, or ended already."""
+    run = state.run(run_id)
+    if not run.live:
+        return ()
+    if token != run.token:
+        reason = f"fencing token {token} is not the run's {run.token}: the outcome comes from a superseded worker"
+        return (e.RunRefused(task=run.task, run=run.id, reason=reason),)
+    return (e.RunEnded(task=run.task, run=run.id, outcome=outcome),)
+
+
+def cancel(state: State, task_id: str, reason: str = "") -> Sequence[e.AnyEvent]:
+    """A person no longer wants it. What lands just now cannot be cancelled."""
+    task = state.find(task_id)
+    if task.status is Status.CANCELLED:
+        return ()
+    if task.status.ended_well or task.status is Status.FAILED:
+        raise Refused(f"{task.id} has ended ({task.status}); there is nothing to cancel")
+    if any(run.purpose is Purpose.LANDING for run in task.live):
+        raise Refused(f"{task.id} is landing just now; `coord show {task.id}` tells how it ends")
+    return (e.TaskCancelled(task=task.id, reason=reason),)
+
+
+_RETRIED = frozenset({Status.FAILED, Status.CANCELLED, Status.DEPENDENCY_FAILED, Status.WAITING_FOR_PERSON})
+
+
+def retry(state: State, task_id: str) -> Sequence[e.AnyEvent]:
+    """Try again with fresh counters, and give the tasks that failed only because of it another chance."""
+    task = state.find(task_id)
+    if task.status in (Status.QUEUED, Status.HELD):
+        return ()
+    if task.status not in _RETRIED:
+        raise Refused(f"{task.id} is {task.status}; only a task that failed, was cancelled or waits can be retried")
+    if task.live:
+        raise Refused(f"{task.id} still has a run that is being stopped: {task.live[0].id}; try again in a moment")
+    events: list[e.AnyEvent] = [_retried(task.id, "retried by a person")]
+    freed = {task.id}
+    # One pass an ancestor: dependants of dependants follow in the next.
+    changed = True
+    while changed:
+        changed = False
+        for other in state.tasks.values():
+            if other.status is Status.DEPENDENCY_FAILED and other.id not in freed and freed & _needs(state, other):
+                events.append(_retried(other.id, f"{task.id}, which it needs, is tried again"))
+                freed.add(other.id)
+                changed = True
+    return events
+
+
+def _retried(task_id: str, message: str) -> e.TaskRequeued:
+    return e.TaskRequeued(task=task_id, reason=e.RequeueReason(kind="retried", message=message))
+
+
+def _needs(state: State, task: Task) -> set[str]:
+    return {known.id for after in task.spec.after if (known := state.get(after)) is not None}
+
+
+def pause(state: State, task_id: str | None, reason: str = "") -> Sequence[e.AnyEvent]:
+    """Hold one task (its present run finishes), or start nothing new at all."""
+    if task_id is None:
+        return () if state.paused else (e.CoordinationPaused(reason=reason),)
+    task = state.find(task_id)
+    if task.status.ended:
+        raise Refused(f"{task.id} has ended ({task.status}); there is nothing to pause")
+    return () if task.paused else (e.TaskHeld(task=task.id, reason=reason or "paused by a person"),)
+
+
+def resume(state: State, task_id: str | None) -> Sequence[e.AnyEvent]:
+    """Release one task, or let everything go on."""
+    if task_id is None:
+        return (e.CoordinationResumed(),) if state.paused else ()
+    task = state.find(task_id)
+    if task.status.ended:
+        raise Refused(f"{task.id} has ended ({task.status}); there is nothing to resume")
+    return (e.TaskReleased(task=task.id),) if task.paused else ()
+
+
+def approve(state: State, task_id: str) -> Sequence[e.AnyEvent]:
+    """A person takes responsibility for the newest commit."""
+    task = state.find(task_id)
+    if task.status in (Status.APPROVED, Status.MERGED):
+        return ()
+    if task.status is not Status.WAITING_FOR_PERSON:
+        raise Refused(f"{task.id} is {task.status}; only a task that waits for a person can be approved")
+    work = newest_work(task)
+    if work is None or work.outcome is None or not work.outcome.commit:
+        raise Refused(f"{task.id} has no commit to approve; `coord retry {task.id}` starts over")
+    gates = tuple(
+        result
+        for run in task.runs
+        if run.purpose is Purpose.GATE and run.commit == work.outcome.commit and run.outcome is not None
+        for result in run.outcome.gates
+    )
+    diff = work.outcome.diff
+    evidence = e.Evidence(
+        commit=work.outcome.commit,
+        base=work.outcome.base,
+        gates=gates,
+        reviewer="person",
+        verdict="approve",
+        reason="approved by a person",
+        files=diff.files if diff else 0,
+        insertions=diff.insertions if diff else 0,
+        deletions=diff.deletions if diff else 0,
+        cost_usd=task.usage.cost_usd,
+    )
+    return (e.TaskApproved(task=task.id, evidence=evidence),)
+
+
+def newest_work(task: Task) -> Run | None:
+    """The last work run that committed something."""
+    works = [r for r in task.runs if r.purpose is Purpose.WORK and r.outcome is not None and r.outcome.commit]
+    return works[-1] if works else None
+
+
+def reject(state: State, task_id: str, reason: str) -> Sequence[e.AnyEvent]:
+    """A person sends it back with a reason; raises no counter."""
+    task = state.find(task_id)
+    if task.status is not Status.WAITING_FOR_PERSON:
+        raise Refused(f"{task.id} is {task.status}; only a task that waits for a person can be rejected")
+    return (e.TaskRequeued(task=task.id, reason=e.RequeueReason(kind="answered", message=reason)),)
+
+
+def stop(state: State, mode: str) -> Sequence[e.AnyEvent]:
+    """Ask the present supervisor to stop. A milder wish never replaces a harder one."""
+    ranks = {"": 0, "drain": 1, "finish": 2, "force": 3}
+    if not state.supervisor or ranks[mode] <= ranks[state.stop]:
+        return ()
+    return (e.StopRequested(supervisor=state.supervisor, mode=mode),)

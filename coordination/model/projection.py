@@ -1,0 +1,39 @@
+"""What is a fold of the facts that can be saved and taken up again?"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from coordination.model.events import Record
+
+S = TypeVar("S")
+
+
+class Projection(Protocol[S]):
+    """Folds records, in their order, into a state. Pure: the same records give the same state, everywhere."""
+
+    @property
+    def name(self) -> str:
+        """Of the form ``[a-z_]+``; snapshots are named after it."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Raised whenever the same records would give another state or dump; older snapshots are then ignored."""
+        ...
+
+    def initial(self) -> S:
+        """The state before the first record."""
+        ...
+
+    def fold(self, state: S, record: Record) -> S:
+        """The state after ``record``. Consumes ``state``: may change and return it; nobody uses the old one again."""
+        ...
+
+    def dump(self, state: S) -> Any:
+        """The state as JSON values. Equal states give equal dumps."""
+        ...
+
+    def load(self, value: Any) -> S:
+        """The state that ``dump`` wrote."""
+        ...

@@ -1,0 +1,364 @@
+"""What is true now: tasks and their runs, folded from records.
+
+``fold`` owns the state it is given: it changes it in place and returns it, so that folding a long log stays linear.
+Tasks and runs themselves are frozen and replaced. Whoever holds a state may read it freely between folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from coordination.errors import NotFound
+from coordination.model import events as e
+from coordination.model.runs import Ending, Limits, Outcome, Purpose, Usage, Value
+from coordination.model.tasks import TRANSITIONS, Status, TaskSpec
+
+FEEDBACK_MAX = 12
+
+
+class Run(Value, frozen=True, kw_only=True):
+    """One process for one purpose."""
+
+    id: str
+    task: str
+    purpose: Purpose
+    token: int  # fencing token: sequence number of the batch that planned it
+    planned_at: float
+    role: str = ""
+    model: str = ""
+    reason: str = ""
+    gate: str = ""
+    commit: str = ""
+    base: str = ""
+    bring_in: str = ""
+    limits: Limits = Limits()
+    started_at: float = 0.0
+    pid: int = 0
+    ended_at: float = 0.0
+    outcome: Outcome | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether no outcome has been accepted for it yet."""
+        return self.outcome is None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it ended well."""
+        return self.outcome is not None and self.outcome.ending is Ending.SUCCEEDED
+
+
+class Task(Value, frozen=True, kw_only=True):
+    """What is wanted, where it stands, and everything that was tried."""
+
+    id: str
+    spec: TaskSpec
+    digest: str
+    seq: int
+    index: int
+    submitted_at: float
+    ticket: str = ""
+    source: str = ""
+    status: Status = Status.QUEUED
+    paused: bool = False
+    attempts: int = 0
+    rounds: int = 0
+    returns: int = 0
+    cycle: int = 0  # runs[cycle:] belong to the present try
+    landing: int = 0  # runs[landing:] were planned after its approval
+    not_before: float = 0.0
+    base: str = ""  # where its branch started, by SHA
+    commit: str = ""  # the newest commit of its work
+    merge: str = ""
+    reason: str = ""  # why it stands where it stands
+    report: str = ""
+    chain: tuple[str, ...] = ()
+    feedback: tuple[e.RequeueReason, ...] = ()
+    evidence: e.Evidence | None = None
+    runs: tuple[Run, ...] = ()
+    refused: tuple[str, ...] = ()
+    changed_at: float = 0.0
+
+    @property
+    def present(self) -> tuple[Run, ...]:
+        """The runs of the present try."""
+        return self.runs[self.cycle :]
+
+    @property
+    def live(self) -> tuple[Run, ...]:
+        """Runs whose outcome is not known yet."""
+        return tuple(run for run in self.runs if run.live)
+
+    @property
+    def usage(self) -> Usage:
+        """What all its runs cost together."""
+        return total(run.outcome.usage for run in self.runs if run.outcome is not None)
+
+    def next_run(self, purpose: Purpose) -> str:
+        """The id of its next run: derived, so that planning twice names the same one."""
+        return f"{self.id}.{len(self.runs) + 1}.{purpose}"
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """Sum of what runs cost."""
+    cost, estimated, tokens_in, tokens_out, turns = 0.0, False, 0, 0, 0
+    for usage in usages:
+        cost += usage.cost_usd
+        estimated = estimated or usage.estimated
+        tokens_in += usage.input_tokens
+        tokens_out += usage.output_tokens
+        turns += usage.turns
+    return Usage(cost_usd=cost, estimated=estimated, input_tokens=tokens_in, output_tokens=tokens_out, turns=turns)
+
+
+class State(msgspec.Struct, kw_only=True):
+    """Everything, at one sequence number."""
+
+    tasks: dict[str, Task] = {}
+    keys: dict[str, str] = {}  # lower-case id -> id, because ids are compared without case
+    tickets: dict[str, str] = {}  # inbox ticket -> task
+    open: dict[str, None] = {}  # tasks that have not ended, in submission order
+    mint: int = 1  # smallest n for which "t<n>" is free
+    paused: bool = False
+    supervisor: str = ""
+    stop: str = ""  # mode asked of the present supervisor
+    integration: str = ""  # where the integration branch was made, by SHA
+    merged: int = 0
+    cost_usd: float = 0.0
+
+    def find(self, task: str) -> Task:
+        """The task of that id, whatever the case. Raises NotFound."""
+        key = self.keys.get(task.lower())
+        if key is None:
+            raise NotFound(f"no task {task!r}; `coord tasks` lists them")
+        return self.tasks[key]
+
+    def get(self, task: str) -> Task | None:
+        """The task of that id, or None."""
+        key = self.keys.get(task.lower())
+        return None if key is None else self.tasks[key]
+
+    def run(self, run: str) -> Run:
+        """The run of that id. Raises NotFound."""
+        task = self.find(run.partition(".")[0])
+        for candidate in task.runs:
+            if candidate.id == run:
+                return candidate
+        raise NotFound(f"no run {run!r}; `coord show {task.id}` lists its runs")
+
+    def live_runs(self) -> list[Run]:
+        """Runs without an outcome, oldest first; those of cancelled tasks too."""
+        return sorted((run for task in self.tasks_alive() for run in task.live), key=lambda run: run.token)
+
+    def tasks_alive(self) -> Iterable[Task]:
+        """Tasks that may still change by themselves."""
+        return [self.tasks[task] for task in self.open]
+
+
+class Core:
+    """The state as a projection: a named fold with a version for its snapshots."""
+
+    name = "core"
+    version = 1
+
+    def initial(self) -> State:
+        """Nothing has happened."""
+        return State()
+
+    def fold(self, state: State, record: e.Record) -> State:
+        """Take one record in."""
+        return fold(state, record)
+
+    def dump(self, state: State) -> Any:
+        """The state as plain JSON values."""
+        return msgspec.to_builtins(state)
+
+    def load(self, value: Any) -> State:
+        """The state back from plain JSON values. Raises msgspec.ValidationError."""
+        return msgspec.convert(value, State)
+
+
+def fold(state: State, record: e.Record) -> State:
+    """Take one record in: one exhaustive match, one line of meaning a fact."""
+    match record.event:
+        case e.TaskSubmitted() as event:
+            _submit(state, record, event)
+        case e.RunPlanned() as event:
+            _plan(state, record, event)
+        case e.RunStarted() as event:
+            _run(state, record, event.task, event.run, started_at=record.at, pid=event.pid)
+        case e.RunEnded() as event:
+            _end(state, record, event)
+        case e.RunRefused() as event:
+            task = state.tasks[event.task]
+            _put(state, record, replace(task, refused=(*task.refused, f"{event.run}: {event.reason}")))
+        case e.TaskRequeued() as event:
+            _requeue(state, record, event)
+        case e.TaskApproved(task=task_id, evidence=evidence):
+            _approve(state, record, state.tasks[task_id], evidence)
+        case e.TaskMerged(task=task_id, merge=merge):
+            state.merged += 1
+            _move(state, record, task_id, Status.MERGED, merge=merge, reason="landed")
+        case e.TaskDone(task=task_id, evidence=evidence, report=report):
+            _move(state, record, task_id, Status.DONE, evidence=evidence, report=report, reason=evidence.reason)
+        case e.TaskFailed(task=task_id, reason=reason):
+            _fail(state, record, state.tasks[task_id], reason)
+        case e.TaskCancelled(task=task_id, reason=reason):
+            _move(state, record, task_id, Status.CANCELLED, reason=reason or "cancelled by a person")
+        case e.DependencyFailed(task=task_id, chain=chain, reason=reason):
+            _move(state, record, task_id, Status.DEPENDENCY_FAILED, chain=chain, reason=reason)
+        case e.TaskEscalated() as event:
+            _escalate(state, record, event)
+        case e.TaskHeld(task=task_id, reason=reason):
+            _hold(state, record, state.tasks[task_id], reason)
+        case e.TaskReleased(task=task_id):
+            _release(state, record, state.tasks[task_id])
+        case e.CoordinationPaused():
+            state.paused = True
+        case e.CoordinationResumed():
+            state.paused = False
+        case e.SupervisorStarted(supervisor=supervisor):
+            state.supervisor, state.stop = supervisor, ""
+        case e.SupervisorStopped(supervisor=supervisor):
+            if state.supervisor == supervisor:
+                state.supervisor, state.stop = "", ""
+        case e.StopRequested(supervisor=supervisor, mode=mode):
+            if state.supervisor == supervisor:
+                state.stop = mode
+        case e.IntegrationCreated(commit=commit):
+            state.integration = commit
+    return state
+
+
+def _put(state: State, record: e.Record, task: Task) -> None:
+    state.tasks[task.id] = replace(task, changed_at=record.at)
+    if task.status.ended and not task.live:
+        state.open.pop(task.id, None)
+    elif task.id not in state.open:
+        # A retried task comes back at the end; order of starting is by key, never by this.
+        state.open[task.id] = None
+
+
+def _move(state: State, record: e.Record, task_id: str, status: Status, **fields: Any) -> None:
+    task = state.tasks[task_id]
+    # Only a bug in a command can break this: the world cannot put an illegal fact into the log.
+    assert status in TRANSITIONS[task.status] or status is task.status, f"{task_id}: {task.status} -> {status}"
+    _put(state, record, replace(task, status=status, **fields))
+
+
+def _submit(state: State, record: e.Record, event: e.TaskSubmitted) -> None:
+    assert event.task.lower() not in state.keys, f"{event.task} submitted twice"
+    state.keys[event.task.lower()] = event.task
+    if event.ticket:
+        state.tickets[event.ticket] = event.task
+    while f"t{state.mint}" in state.keys:
+        state.mint += 1
+    task = Task(
+        id=event.task,
+        spec=event.spec,
+        digest=event.digest,
+        seq=record.seq,
+        index=record.index,
+        submitted_at=record.at,
+        ticket=event.ticket,
+        source=event.source,
+    )
+    _put(state, record, task)
+
+
+_STATUS_OF_RUN = {
+    Purpose.WORK: Status.RUNNING,
+    Purpose.GATE: Status.REVIEWING,
+    Purpose.REVIEW: Status.REVIEWING,
+    Purpose.LANDING: Status.APPROVED,
+}
+
+
+def _plan(state: State, record: e.Record, event: e.RunPlanned) -> None:
+    task = state.tasks[event.task]
+    assert event.run == task.next_run(event.purpose), f"{event.run} planned out of turn"
+    run = Run(
+        id=event.run,
+        task=event.task,
+        purpose=event.purpose,
+        token=record.seq,
+        planned_at=record.at,
+        role=event.role,
+        model=event.model,
+        reason=event.reason,
+        gate=event.gate,
+        commit=event.commit,
+        base=event.base,
+        bring_in=event.bring_in,
+        limits=event.limits,
+    )
+    status = _STATUS_OF_RUN[event.purpose]
+    base = task.base or event.base
+    _move(state, record, task.id, status, runs=(*task.runs, run), base=base, reason=event.reason)
+
+
+def _run(state: State, record: e.Record, task_id: str, run_id: str, **fields: Any) -> None:
+    task = state.tasks[task_id]
+    runs = tuple(replace(run, **fields) if run.id == run_id else run for run in task.runs)
+    _put(state, record, replace(task, runs=runs))
+
+
+def _end(state: State, record: e.Record, event: e.RunEnded) -> None:
+    outcome = event.outcome
+    state.cost_usd += outcome.usage.cost_usd
+    _run(state, record, event.task, event.run, outcome=outcome, ended_at=record.at)
+    task = state.tasks[event.task]
+    run = state.run(event.run)
+    if run.purpose is Purpose.WORK and outcome.commit:
+        _put(state, record, replace(task, commit=outcome.commit, base=task.base or outcome.base))
+
+
+def _requeue(state: State, record: e.Record, event: e.TaskRequeued) -> None:
+    task = state.tasks[event.task]
+    kind = event.reason.kind
+    fresh = kind == "retried"
+    fields = {
+        "attempts": 0 if fresh else task.attempts + (kind == "failure"),
+        "rounds": 0 if fresh else task.rounds + (kind == "rejected"),
+        "returns": 0 if fresh else task.returns + (kind == "conflict"),
+        "cycle": len(task.runs),
+        "not_before": event.not_before,
+        "feedback": (*task.feedback, event.reason)[-FEEDBACK_MAX:],
+        "chain": (),
+        "evidence": None,
+        "reason": event.reason.message,
+    }
+    _move(state, record, task.id, Status.HELD if task.paused else Status.QUEUED, **fields)
+
+
+def _approve(state: State, record: e.Record, task: Task, evidence: e.Evidence) -> None:
+    said = {"evidence": evidence, "commit": evidence.commit, "reason": evidence.reason}
+    _move(state, record, task.id, Status.APPROVED, landing=len(task.runs), **said)
+
+
+def _fail(state: State, record: e.Record, task: Task, reason: str) -> None:
+    tried = task.status is not Status.QUEUED  # what never ran has used up no attempt
+    _move(state, record, task.id, Status.FAILED, reason=reason, attempts=task.attempts + tried)
+
+
+def _escalate(state: State, record: e.Record, event: e.TaskEscalated) -> None:
+    task = state.tasks[event.task]
+    counters = {
+        "rounds": task.rounds + (event.raises == "rounds"),
+        "returns": task.returns + (event.raises == "returns"),
+    }
+    _move(state, record, task.id, Status.WAITING_FOR_PERSON, reason=event.reason, **counters)
+
+
+def _hold(state: State, record: e.Record, task: Task, reason: str) -> None:
+    status = Status.HELD if task.status is Status.QUEUED else task.status
+    _move(state, record, task.id, status, paused=True, reason=reason or task.reason)
+
+
+def _release(state: State, record: e.Record, task: Task) -> None:
+    status = Status.QUEUED if task.status is Status.HELD else task.status
+    _move(state, record, task.id, status, paused=False, reason="")

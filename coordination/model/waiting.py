@@ -1,0 +1,96 @@
+"""Why a task is not running: computed from state and facts, shown everywhere, never logged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from coordination.model.facts import Facts
+from coordination.model.runs import Purpose
+from coordination.model.state import State, Task
+from coordination.model.tasks import Status
+
+
+def unknown_dependencies(state: State, task: Task) -> list[str]:
+    """Ids in ``after`` that nobody has submitted yet."""
+    return [after for after in task.spec.after if state.get(after) is None]
+
+
+def unfinished_dependencies(state: State, task: Task) -> list[Task]:
+    """Tasks it waits for that have not ended well."""
+    found = (state.get(after) for after in task.spec.after)
+    return [dependency for dependency in found if dependency is not None and not dependency.status.ended_well]
+
+
+def literal_prefix(glob: str) -> str:
+    """The part of a glob before its first wildcard."""
+    ends = [at for at in (glob.find(sign) for sign in "*?[") if at >= 0]
+    return glob[: min(ends)] if ends else glob
+
+
+def overlap(left: Sequence[str], right: Sequence[str]) -> bool:
+    """Whether literal prefixes nest. An empty list overlaps nothing."""
+    return any(_nested(literal_prefix(a), literal_prefix(b)) for a in left for b in right)
+
+
+def _nested(a: str, b: str) -> bool:
+    short, long = sorted((a, b), key=len)
+    # "src/a" holds "src/a/x" but not "src/ab"; a prefix cut by a wildcard ("src/a*") may continue anywhere.
+    return long.startswith(short)
+
+
+def holders(state: State) -> dict[str, Task]:
+    """Open tasks that hold their paths: from the first run until merged or ended."""
+    tasks = (state.tasks[task] for task in state.open)
+    return {task.id: task for task in tasks if task.spec.paths and task.runs and not task.status.ended}
+
+
+def order_key(facts: Facts, task: Task) -> tuple[float, int, int]:
+    """Static key: smaller starts first. Ageing is linear, so the order of two tasks never changes.
+
+    With rate r points a minute, priority p at time s equals priority 0 submitted 60·p/r seconds earlier.
+    """
+    rate = facts.settings.priority.ageing_per_minute
+    if rate <= 0:
+        return (-float(task.spec.priority), task.seq, task.index)
+    return (task.submitted_at - 60.0 * task.spec.priority / rate, task.seq, task.index)
+
+
+def live_by_role(state: State) -> Counter[str]:
+    """Runs without an outcome, by role; gates count under ``gate``, landings under ``landing``."""
+    lives: Counter[str] = Counter()
+    for task in state.open:
+        for run in state.tasks[task].live:
+            lives[run.role or str(run.purpose)] += 1
+    return lives
+
+
+def hindrances(state: State, facts: Facts, task: Task, holding: Iterable[Task] | None = None) -> list[str]:
+    """Why a queued task may not start now, one plain sentence each; empty when only a slot is missing or nothing."""
+    reasons = []
+    if state.paused:
+        reasons.append("everything is paused; `coord resume` goes on")
+    if task.status is Status.HELD:
+        reasons.append(f"paused by a person; `coord resume {task.id}` releases it")
+    reasons += [f"waits for {unknown!r}, which nobody has submitted" for unknown in unknown_dependencies(state, task)]
+    reasons += [f"waits for {other.id} ({other.status})" for other in unfinished_dependencies(state, task)]
+    if task.not_before > facts.now:
+        moment = datetime.fromtimestamp(task.not_before, UTC).strftime("%H:%M:%SZ")
+        reasons.append(f"tried again at {moment}")
+    if task.spec.paths:
+        others = holders(state).values() if holding is None else holding
+        for other in others:
+            if other.id != task.id and overlap(task.spec.paths, other.spec.paths):
+                reasons.append(f"its paths overlap those of {other.id}, which holds them")
+    return reasons
+
+
+def looks_held(state: State, task: Task) -> bool:
+    """Whether a queued task is to be shown as held: an unknown dependency never counts as satisfied."""
+    return task.status is Status.QUEUED and bool(unknown_dependencies(state, task))
+
+
+def live_landing(state: State) -> bool:
+    """Whether a landing is under way: there is never more than one."""
+    return any(run.purpose is Purpose.LANDING for task in state.open for run in state.tasks[task].live)

@@ -1,0 +1,354 @@
+"""What happens next: settle what ended, land what is approved, start what may start.
+
+``plan`` returns the events of one step; the loop folds them and asks again until there are none. Every task moves at
+most one step a call, so the order of the branches below never matters.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from msgspec.structs import replace
+
+from coordination.model import events as e
+from coordination.model.commands import newest_work
+from coordination.model.facts import Facts
+from coordination.model.roles import Role
+from coordination.model.runs import Ending, Limits, Purpose
+from coordination.model.state import Run, State, Task
+from coordination.model.tasks import Kind, Status
+from coordination.model.waiting import hindrances, holders, live_by_role, live_landing, order_key, overlap
+from coordination.policy import VETO, Judgement, Policies, Rank
+from coordination.policy.gating import results
+
+GATE = "gate"
+
+
+def plan(state: State, facts: Facts, policies: Policies) -> list[e.AnyEvent]:
+    """The next step of every task that can take one. Reads only; the events are the caller's to append."""
+    step = _Step(state, facts, policies)
+    return [*step.settle(), *step.land(), *step.propagate(), *step.start()]
+
+
+def route(facts: Facts, policies: Policies, task: Task) -> tuple[Role | None, str]:
+    """The role with the best score, and why; (None, why not) when every role is vetoed."""
+    scored = [(policies.score(facts, task, role), role) for role in facts.roles.values()]
+    open_to = [(score, role) for score, role in scored if score > VETO]
+    if not open_to:
+        return None, "no role may take it"
+    _, role = min(open_to, key=lambda pair: (-pair[0], pair[1].name))
+    asked = task.spec.role != "auto"
+    why = f"the task asks for {role.name}" if asked else f"kind {task.spec.kind} is routed to {role.name}"
+    return role, why
+
+
+class _Step:
+    """One call of ``plan``: the state, and the slots that this step has already given away."""
+
+    def __init__(self, state: State, facts: Facts, policies: Policies) -> None:
+        self.state, self.facts, self.policies = state, facts, policies
+        self.lives: Counter[str] = live_by_role(state)
+        self.tasks = sorted(state.tasks_alive(), key=lambda task: order_key(facts, task))
+
+    # -- slots ---------------------------------------------------------------------------------------------------
+
+    def _free(self, role: str) -> bool:
+        most = self.facts.settings.gate_slots if role == GATE else self.facts.slots(role)
+        return self.lives[role] < most
+
+    def _take(self, role: str) -> None:
+        self.lives[role] += 1
+
+    def _still(self, task: Task) -> bool:
+        """Whether nothing new may start for a task because a person paused it, or everything stops."""
+        return self.facts.stopping or self.state.paused or task.paused
+
+    # -- settle: what a finished run leads to -----------------------------------------------------------------------
+
+    def settle(self) -> Iterator[e.AnyEvent]:
+        """What follows from runs that ended."""
+        for task in self.tasks:
+            if not task.live and task.status in (Status.RUNNING, Status.REVIEWING):
+                yield from self._settle(task)
+
+    def _settle(self, task: Task) -> Iterator[e.AnyEvent]:
+        last = task.present[-1]
+        assert last.outcome is not None
+        inconclusive = not last.succeeded and not (last.purpose is Purpose.GATE and last.outcome.gates)
+        if inconclusive:
+            yield from self._remedy(task, last)
+        elif task.spec.kind.read_only:
+            yield from self._finish(task, last)
+        else:
+            yield from self._judge(task)
+
+    def _remedy(self, task: Task, run: Run) -> Iterator[e.AnyEvent]:
+        assert run.outcome is not None
+        remedy = self.policies.remedy(self.facts, task, run)
+        not_before = self.facts.now + remedy.delay_seconds if remedy.delay_seconds else 0.0
+        work = run.purpose is Purpose.WORK
+        if remedy.rank == Rank.FAIL:
+            yield e.TaskFailed(task=task.id, reason=remedy.reason)
+        elif remedy.rank == Rank.PERSON:
+            yield e.TaskEscalated(task=task.id, reason=remedy.reason)
+        elif work:
+            kind = "failure" if remedy.rank == Rank.RETRY else _blameless(run)
+            reason = e.RequeueReason(kind=kind, message=remedy.reason, run=run.id)
+            yield e.TaskRequeued(task=task.id, reason=reason, not_before=not_before)
+        else:
+            # The work is done and committed: only the judging run is repeated, on the same commit.
+            yield from self._judge(task)
+
+    def _finish(self, task: Task, run: Run) -> Iterator[e.AnyEvent]:
+        assert run.outcome is not None
+        outcome = run.outcome
+        evidence = e.Evidence(
+            commit=outcome.base,
+            base=outcome.base,
+            verdict="report",
+            reason="read-only: a report, the cited paths that exist at the base commit, and an unchanged tree",
+            cited=outcome.cited,
+            cost_usd=task.usage.cost_usd,
+        )
+        yield e.TaskDone(task=task.id, evidence=evidence, report=outcome.report)
+
+    # -- judge: gates, review, approval -----------------------------------------------------------------------------
+
+    def _judge(self, task: Task) -> Iterator[e.AnyEvent]:
+        verdict = self.policies.verdict(self.facts, task, task.present)
+        match verdict.judgement:
+            case Judgement.ACCEPT:
+                yield e.TaskApproved(task=task.id, evidence=self._evidence(task, self._reasons(task)))
+            case Judgement.REVIEW:
+                yield from self._review(task)
+            case Judgement.GATE:
+                yield from self._gate(task, verdict.gates)
+            case Judgement.AGAIN:
+                yield from self._again(task, verdict.reason)
+            case Judgement.REJECT:
+                last = task.present[-1].id
+                reason = e.RequeueReason(kind="rejected", message=verdict.reason, run=last)
+                yield e.TaskRequeued(task=task.id, reason=reason)
+            case Judgement.PERSON:
+                rejected = task.present[-1].outcome is not None and task.present[-1].outcome.verdict == "reject"
+                yield e.TaskEscalated(task=task.id, reason=verdict.reason, raises="rounds" if rejected else "")
+
+    def _reasons(self, task: Task) -> str:
+        return "; ".join(self.policies.reasons(self.facts, task, task.present))
+
+    def _again(self, task: Task, reason: str) -> Iterator[e.AnyEvent]:
+        most = int(task.spec.attempts_max or self.facts.settings.limits.attempts_max)
+        if task.attempts + 1 >= most:
+            yield e.TaskFailed(task=task.id, reason=f"{reason}\n(attempt {task.attempts + 1} of {most})")
+            return
+        why = e.RequeueReason(kind="failure", message=reason, run=task.present[-1].id)
+        yield e.TaskRequeued(task=task.id, reason=why)
+
+    def _gate(self, task: Task, names: Sequence[str]) -> Iterator[e.AnyEvent]:
+        """One gate run at a time for a task: ids are derived from the number of runs planned."""
+        if self._still(task) or not self._free(GATE):
+            return
+        self._take(GATE)
+        name = names[0]
+        timeout = self.facts.settings.gates.named[name].timeout_seconds
+        yield e.RunPlanned(
+            task=task.id,
+            run=task.next_run(Purpose.GATE),
+            purpose=Purpose.GATE,
+            reason=f"gate {name} on {task.commit[:12]}",
+            gate=name,
+            commit=task.commit,
+            base=task.base,
+            limits=Limits(timeout_seconds=timeout),
+        )
+
+    def _review(self, task: Task) -> Iterator[e.AnyEvent]:
+        reviewing = _as_review(task)
+        role, why = route(self.facts, self.policies, reviewing)
+        if role is None:
+            yield e.TaskEscalated(task=task.id, reason=f"review: {why}; a person decides")
+            return
+        if self._still(task) or not self._free(role.name):
+            return
+        self._take(role.name)
+        yield e.RunPlanned(
+            task=task.id,
+            run=task.next_run(Purpose.REVIEW),
+            purpose=Purpose.REVIEW,
+            role=role.name,
+            model=self._model(role),
+            reason=f"review of {task.commit[:12]}: {why}",
+            commit=task.commit,
+            base=task.base,
+            limits=self.policies.limits(self.facts, task, role),
+        )
+
+    def _evidence(self, task: Task, reason: str) -> e.Evidence:
+        work = newest_work(task)
+        diff = work.outcome.diff if work is not None and work.outcome is not None else None
+        found = results(task.present, task.commit)
+        reviews = [r for r in task.present if r.purpose is Purpose.REVIEW and r.succeeded and r.commit == task.commit]
+        return e.Evidence(
+            commit=task.commit,
+            base=work.outcome.base if work is not None and work.outcome is not None else task.base,
+            gates=tuple(found.values()),
+            gates_configured=bool(found),
+            reviewer=reviews[-1].id if reviews else "",
+            verdict="approve" if reviews else "skipped",
+            reason=reason,
+            files=diff.files if diff else 0,
+            insertions=diff.insertions if diff else 0,
+            deletions=diff.deletions if diff else 0,
+            cost_usd=task.usage.cost_usd,
+        )
+
+    # -- land -------------------------------------------------------------------------------------------------------
+
+    def land(self) -> Iterator[e.AnyEvent]:
+        """Settle what tried to land, then let the next one try. Never two at once."""
+        busy = live_landing(self.state)
+        for task in self.tasks:
+            if task.status is not Status.APPROVED or task.live:
+                continue
+            tried = task.runs[task.landing :]
+            if tried and not self._again_landing(task, tried[-1]):
+                yield from self._landed(task, tried[-1])
+            elif not busy and not self._still(task):
+                busy = True
+                yield self._landing(task)
+
+    def _again_landing(self, task: Task, last: Run) -> bool:
+        """Whether the newest landing ended without a word about the commit, and is simply made again."""
+        assert last.outcome is not None
+        if last.outcome.ending in (Ending.SUCCEEDED, Ending.CONFLICT, Ending.FAILED):
+            return False
+        return self.policies.remedy(self.facts, task, last).rank <= Rank.RETRY
+
+    def _landing(self, task: Task) -> e.RunPlanned:
+        assert task.evidence is not None
+        return e.RunPlanned(
+            task=task.id,
+            run=task.next_run(Purpose.LANDING),
+            purpose=Purpose.LANDING,
+            reason=f"lands {task.evidence.commit[:12]}: {task.evidence.reason}",
+            commit=task.evidence.commit,
+            base=task.base,
+            limits=Limits(timeout_seconds=self.facts.settings.limits.timeout_seconds),
+        )
+
+    def _landed(self, task: Task, run: Run) -> Iterator[e.AnyEvent]:
+        assert run.outcome is not None
+        outcome = run.outcome
+        if outcome.ending is Ending.SUCCEEDED:
+            yield e.TaskMerged(task=task.id, commit=run.commit, merge=outcome.commit, gates=outcome.gates)
+        elif outcome.ending in (Ending.CONFLICT, Ending.FAILED):
+            yield from self._returned(task, run)
+        else:
+            yield e.TaskEscalated(task=task.id, reason=f"{run.id} {outcome.ending}: {outcome.reason}")
+
+    def _returned(self, task: Task, run: Run) -> Iterator[e.AnyEvent]:
+        assert run.outcome is not None
+        said = run.outcome.reason
+        if run.outcome.code == "refused":
+            yield e.TaskEscalated(task=task.id, reason=said)
+        elif task.returns + 1 >= self.facts.settings.limits.returns_max:
+            reason = f"came back from landing {task.returns + 1} times: {said}"
+            yield e.TaskEscalated(task=task.id, reason=reason, raises="returns")
+        else:
+            why = e.RequeueReason(kind="conflict", message=said, run=run.id)
+            yield e.TaskRequeued(task=task.id, reason=why)
+
+    # -- dependencies -------------------------------------------------------------------------------------------------
+
+    def propagate(self) -> Iterator[e.AnyEvent]:
+        """A task whose dependency ended badly ends too, with the chain to the first cause."""
+        for task in self.tasks:
+            if task.status in (Status.QUEUED, Status.HELD) and not task.live:
+                yield from self._propagate(task)
+
+    def _propagate(self, task: Task) -> Iterator[e.AnyEvent]:
+        for after in task.spec.after:
+            cause = self.state.get(after)
+            if cause is not None and cause.status.ended and not cause.status.ended_well:
+                chain = (cause.id, *cause.chain)
+                first = self.state.tasks[chain[-1]]
+                reason = f"{' <- '.join(chain)}: {first.id} is {first.status}: {first.reason}"
+                yield e.DependencyFailed(task=task.id, chain=chain, reason=reason)
+                return
+
+    # -- start --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Iterator[e.AnyEvent]:
+        """Give free slots to queued tasks in order, asking policies lazily."""
+        if self.facts.stopping or not self.facts.starting or self.state.paused:
+            return
+        if not any(self._free(role) for role in self.facts.roles):
+            return
+        holding = list(holders(self.state).values())
+        queue = [(order_key(self.facts, task), task) for task in self.tasks if task.status is Status.QUEUED]
+        heapq.heapify(queue)
+        while queue and any(self._free(role) for role in self.facts.roles):
+            _, task = heapq.heappop(queue)
+            for event in self._start(task, holding):
+                if isinstance(event, e.RunPlanned) and task.spec.paths:
+                    holding.append(task)
+                yield event
+
+    def _start(self, task: Task, holding: list[Task]) -> Iterator[e.AnyEvent]:
+        if task.live or _fell(self.state, task) or hindrances(self.state, self.facts, task, holding):
+            return
+        if self.policies.holds(self.facts, task):
+            return
+        base = self._base(task)
+        if not base:
+            if task.spec.base is not None and task.id in self.facts.bases:
+                said = f"base {task.spec.base!r} is not an ancestor of the target or the integration branch"
+                yield e.TaskFailed(task=task.id, reason=said)
+            return
+        role, why = route(self.facts, self.policies, task)
+        if role is None or not self._free(role.name):
+            return
+        limits = self.policies.limits(self.facts, task, role)
+        if limits.budget_usd is not None and limits.budget_usd <= 0:
+            spent = f"its budget is used up: {task.usage.cost_usd:.4f} USD spent"
+            yield e.TaskEscalated(task=task.id, reason=f"{spent}; `coord retry {task.id}` does not raise it")
+            return
+        self._take(role.name)
+        last = task.feedback[-1] if task.feedback else None
+        yield e.RunPlanned(
+            task=task.id,
+            run=task.next_run(Purpose.WORK),
+            purpose=Purpose.WORK,
+            role=role.name,
+            model=self._model(role),
+            reason=why if last is None else f"{why}; {last.kind}: {last.message.splitlines()[0][:200]}",
+            base=base,
+            bring_in=self.facts.integration if last is not None and last.kind == "conflict" else "",
+            limits=limits,
+        )
+
+    def _base(self, task: Task) -> str:
+        if task.base:
+            return task.base
+        return self.facts.bases.get(task.id, "") if task.spec.base is not None else self.facts.integration
+
+    def _model(self, role: Role) -> str:
+        override = self.facts.settings.roles.get(role.name)
+        return override.model if override is not None and override.model else role.model
+
+
+def _fell(state: State, task: Task) -> bool:
+    found = (state.get(after) for after in task.spec.after)
+    return any(dep is not None and dep.status.ended and not dep.status.ended_well for dep in found)
+
+
+def _blameless(run: Run) -> str:
+    assert run.outcome is not None
+    return "weather" if run.outcome.ending is Ending.LIMITED else "stopped"
+
+
+def _as_review(task: Task) -> Task:
+    """The task as the router sees its review: read-only, for whoever reviews, whoever worked on it."""
+    return replace(task, spec=replace(task.spec, kind=Kind.REVIEW, role="auto"))

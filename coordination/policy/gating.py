@@ -1,0 +1,52 @@
+"""Whether the gates passed on the exact commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coordination.model.facts import Facts
+from coordination.model.runs import Ending, GateResult, Purpose
+from coordination.model.state import Run, Task
+from coordination.policy import Judgement, Policy, Verdict
+
+OUTPUT_SHOWN = 4000
+
+
+def results(runs: Sequence[Run], commit: str) -> dict[str, GateResult]:
+    """The newest result of each gate on that commit."""
+    ended = [run.outcome for run in runs if run.purpose is Purpose.GATE and run.outcome is not None]
+    return {gate.gate: gate for outcome in ended for gate in outcome.gates if gate.commit == commit}
+
+
+class Gating(Policy[None]):
+    """Every named gate must exit 0 on the commit."""
+
+    name = "gating"
+
+    def judge(self, memory: None, facts: Facts, task: Task, runs: Sequence[Run]) -> Verdict:
+        """Ask for the gates that have not run, send back what failed, accept what passed."""
+        del memory
+        names = task.spec.gates if task.spec.gates is not None else facts.settings.gates.default
+        unknown = [name for name in names if name not in facts.settings.gates.named]
+        if unknown:
+            reason = f"gate {unknown[0]!r} is not configured in coordination.toml"
+            return Verdict(judgement=Judgement.PERSON, reason=reason)
+        found = results(runs, task.commit)
+        failed = [found[name] for name in names if name in found and not found[name].passed]
+        if failed:
+            return Verdict(judgement=Judgement.AGAIN, reason="\n".join(_told(result) for result in failed))
+        missing = tuple(name for name in names if name not in found)
+        if missing:
+            return Verdict(judgement=Judgement.GATE, reason=f"gates to run: {', '.join(missing)}", gates=missing)
+        said = f"gates passed: {', '.join(names)}" if names else "no gates configured"
+        return Verdict(judgement=Judgement.ACCEPT, reason=said)
+
+
+def _told(result: GateResult) -> str:
+    tail = result.output[-OUTPUT_SHOWN:]
+    return f"gate {result.gate!r} exited {result.exit_code} on {result.commit[:12]}:\n{tail}"
+
+
+
+
+policy = Gating()

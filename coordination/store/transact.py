@@ -1,0 +1,194 @@
+"""How is something decided on fresh facts and written down before the facts change? The one write path for everybody.
+
+``transact`` brings the state to the log's head, asks a pure function, and appends what it answers if the head is still
+there; if not, it asks again. Any number of processes may do so at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import msgspec
+
+from coordination.errors import Conflict
+from coordination.log import Log
+from coordination.model.events import AnyEvent, Record, decode, encode
+from coordination.model.projection import Projection
+from coordination.store.snapshot import Snapshot, SnapshotDirectory, digest
+
+S = TypeVar("S")
+_SLICE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction(Generic[S]):
+    """What was decided and is durable now; ``seq`` is None when nothing had to be appended."""
+
+    state: S
+    seq: int | None
+    events: tuple[AnyEvent, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Folded(Generic[S]):
+    state: S
+    seq: int
+    epoch: int  # of the log when it was read; in another one the batches above the watermark may be others
+
+
+class Store(Generic[S]):
+    """A projection that keeps up with a log. For one thread; any number of stores may share a log."""
+
+    def __init__(
+        self, log: Log, projection: Projection[S], snapshots: SnapshotDirectory | None, now: Callable[[], float]
+    ) -> None:
+        self._log = log
+        self._projection = projection
+        self._snapshots = snapshots
+        self._now = now
+        self._folded: _Folded[S] | None = None
+
+    @property
+    def log(self) -> Log:
+        """The log underneath, for reading."""
+        return self._log
+
+    @property
+    def state(self) -> S:
+        """The state as last brought up to date; it may be ahead of ``durable``."""
+        return self._current().state
+
+    @property
+    def seq(self) -> int:
+        """The batch that ``state`` includes last."""
+        return self._current().seq
+
+    @property
+    def durable(self) -> int:
+        """The highest batch known to survive a power cut. Effects must not run ahead of it."""
+        return self._log.durable
+
+    def refresh(self) -> S:
+        """Bring the state to the log's head. Raises LogDamaged."""
+        return self._refreshed().state
+
+    def refresh_seq(self) -> int:
+        """Bring the state to the log's head; the batch that it includes last then."""
+        return self._refreshed().seq
+
+    def transact(self, decide: Callable[[S], Sequence[AnyEvent]]) -> Transaction[S]:
+        """Append what ``decide`` answers to the state at the head, and return when that is durable.
+
+        ``decide`` is pure and may be asked several times; what it raises comes through. With no events, returns when
+        the facts it decided on are durable. Raises OutcomeUnknown (refresh to learn what became of it), LogDamaged.
+        """
+        while True:
+            folded = self._refreshed()
+            events = tuple(decide(folded.state))
+            if events:
+                seq = self._append(folded, events)
+                if seq is not None:
+                    return Transaction(state=self._current().state, seq=seq, events=events)
+            elif self._is_durable(folded):
+                return Transaction(state=folded.state, seq=None, events=())
+
+    def follow(self, after: int, *, patience_seconds: float = 0.0) -> Iterator[Record]:
+        """The durable records after batch ``after``, and those that come; ends when none came for that long."""
+        waited = 0.0
+        while True:
+            for seq, payload in self._log.read(after, upto="durable"):
+                yield from decode(seq, payload)
+                after, waited = seq, 0.0
+            left = patience_seconds - waited
+            if self._log.wait(after, max(0.0, min(left, _SLICE_SECONDS))):
+                continue
+            waited += _SLICE_SECONDS
+            if left <= _SLICE_SECONDS:
+                return
+
+    def digest(self) -> str:
+        """Of the state as it is held now: a fold of the same batches anywhere else must give the same."""
+        return digest(self._projection.dump(self._current().state))
+
+    @property
+    def snapshot_seq(self) -> int:
+        """The batch that the newest usable snapshot includes last; 0 when there is none."""
+        saved = self._saved()
+        return 0 if saved is None else saved.seq
+
+    def snapshot(self) -> int:
+        """Save the state, once everything in it is durable; the batch it includes last. Raises OSError, LogDamaged."""
+        folded = self._refreshed()
+        while not self._is_durable(folded):
+            folded = self._refreshed()
+        if self._snapshots is not None:
+            self._snapshots.save(
+                Snapshot(
+                    projection=self._projection.name,
+                    version=self._projection.version,
+                    seq=folded.seq,
+                    log=self._log.uuid,
+                    state=self._projection.dump(folded.state),
+                )
+            )
+        return folded.seq
+
+    def _current(self) -> _Folded[S]:
+        return self._refreshed() if self._folded is None else self._folded
+
+    def _refreshed(self) -> _Folded[S]:
+        while True:
+            base = self._folded or self._base()
+            batches = self._log.read(base.seq, upto="head")
+            if base.epoch == self._log.epoch:
+                return self._fold(base, batches)
+            self._folded = None  # the log was recovered: what we folded above the watermark may be void
+
+    def _base(self) -> _Folded[S]:
+        """Where folding starts: a snapshot of durable facts, or nothing."""
+        epoch = self._log.epoch
+        saved = self._saved()
+        if saved is not None:
+            try:
+                return _Folded(state=self._projection.load(saved.state), seq=saved.seq, epoch=epoch)
+            except (KeyError, TypeError, ValueError, msgspec.MsgspecError):
+                pass  # disposable: whatever is wrong with it, the log has it all
+        return _Folded(state=self._projection.initial(), seq=0, epoch=epoch)
+
+    def _saved(self) -> Snapshot | None:
+        if self._snapshots is None:
+            return None
+        name, version = self._projection.name, self._projection.version
+        return self._snapshots.newest(name, version, log=self._log.uuid, seq_max=self._log.durable)
+
+    def _fold(self, base: _Folded[S], batches: Iterable[tuple[int, bytes]]) -> _Folded[S]:
+        self._folded = None  # folding consumes the state: whoever breaks off in the middle leaves none behind
+        state, last = base.state, base.seq
+        for seq, payload in batches:
+            for record in decode(seq, payload):
+                state = self._projection.fold(state, record)
+            last = seq
+        self._folded = _Folded(state=state, seq=last, epoch=base.epoch)
+        return self._folded
+
+    def _append(self, folded: _Folded[S], events: tuple[AnyEvent, ...]) -> int | None:
+        """Append and fold; None when the head moved. Our own batch is folded as everybody will read it."""
+        payload = encode(events, self._now())
+        self._folded = None
+        try:
+            seq = self._log.append(payload, after=folded.seq)
+        except Conflict:
+            self._folded = folded
+            return None
+        self._fold(folded, [(seq, payload)])
+        return seq
+
+    def _is_durable(self, folded: _Folded[S]) -> bool:
+        """Whether what was decided on survives a power cut; when unknown, make it so and let it be decided again."""
+        if self._log.durable < folded.seq:
+            self._log.settle()
+            return False
+        self._log.read(folded.seq, upto="head")
+        return self._log.epoch == folded.epoch

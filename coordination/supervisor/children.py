@@ -1,0 +1,105 @@
+"""Which processes are ours? Spawning workers, signalling them, reaping what they leave.
+
+Liveness is the lock that a worker holds for life, or our own child handle; a process number alone proves nothing.
+Signals go only to a process that is proven ours: an identity (number, start, boot) from the run's ``worker.json``,
+or our marker in its environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from coordination import locks
+from coordination.environment import MARKER
+
+REAP_SECONDS = 5.0
+
+
+class Children:
+    """The workers this supervisor started."""
+
+    def __init__(self) -> None:
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def spawn(self, run: str, directory: Path, environment: Mapping[str, str]) -> None:
+        """Start the worker of a run in its own session."""
+        with (directory / "worker.log").open("ab") as log:
+            self._processes[run] = subprocess.Popen(
+                [sys.executable, "-P", "-m", "coordination.worker", str(directory)],
+                cwd=directory,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def mine(self, run: str) -> bool:
+        """Whether this supervisor started the run's worker."""
+        return run in self._processes
+
+    def exit_code(self, run: str) -> int | None:
+        """How our own worker of that run exited; None while it lives, or when it is not ours."""
+        process = self._processes.get(run)
+        return None if process is None else process.poll()
+
+    def forget(self, run: str) -> None:
+        """Its outcome is known: wait for the process, which has nothing left to do."""
+        process = self._processes.pop(run, None)
+        if process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=REAP_SECONDS)
+
+
+def send(who: locks.Identity, number: signal.Signals) -> bool:
+    """Signal exactly that process; False when it is gone. Its number cannot be recycled under a pidfd."""
+    try:
+        handle = os.pidfd_open(who.pid)
+    except (ProcessLookupError, AttributeError):
+        return False
+    try:
+        if not locks.alive(who):
+            return False
+        signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def reap(marker: str) -> int:
+    """Kill every process that carries the run's marker, whatever session it fled to; how many there were.
+
+    Repeated until none is left, because a process may fork while we look.
+    """
+    killed = 0
+    for _ in range(10):
+        found = marked(marker)
+        if not found:
+            break
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                killed += 1
+        psutil.wait_procs(found, timeout=REAP_SECONDS)
+    return killed
+
+
+def marked(marker: str) -> list[psutil.Process]:
+    """Living processes of ours with the marker in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                if process.environ().get(MARKER) == marker:
+                    found.append(process)
+    return found

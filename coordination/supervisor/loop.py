@@ -1,0 +1,486 @@
+"""How does work get done? Observe, decide, act, rest; over and over, by level and never by edge.
+
+Each step may be cut by ``kill -9`` and is simply done again by the next supervisor: ``observe`` looks at files, locks
+and the log; ``decide`` is pure and names the same runs twice; ``act`` looks only at state ("planned, not started"),
+and a worker that comes second finds the lock taken or the run begun and leaves.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from coordination import __version__, environment, files, locks
+from coordination.coordinator import Coordinator
+from coordination.errors import CoordinationError, GitFailed, LockHeld, Refused
+from coordination.inbox import Receipt
+from coordination.model import commands
+from coordination.model import events as e
+from coordination.model.facts import Facts
+from coordination.model.runs import Ending, Outcome, Purpose
+from coordination.model.state import Core, Run, State, Task
+from coordination.model.tasks import Status
+from coordination.model.waiting import hindrances
+from coordination.planning.plan import plan
+from coordination.supervisor import requests
+from coordination.supervisor.children import Children, reap, send
+from coordination.supervisor.wakeups import Wakeups
+
+Mark = Callable[[str], None]
+Narrate = Callable[[e.Record], None]
+
+START_SECONDS = 60.0  # a worker that has not taken its lock by then will not
+NOTE_SECONDS = 1.0  # supervisor.json is published at most this often
+
+
+class Supervisor:
+    """One repository's supervisor. ``run`` raises LockHeld when there is another one.
+
+    ``mark`` is called by name before and after every step with an effect: tests end the process there.
+    ``narrate`` is called with every durable record, in order.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        *,
+        once: bool = False,
+        narrate: Narrate | None = None,
+        receipts: Callable[[Receipt], None] | None = None,
+        mark: Mark | None = None,
+    ) -> None:
+        self.coordinator = coordinator
+        self.once = once
+        self.id = f"{platform.node()}:{os.getpid()}:{int(time.time())}"
+        self._narrate, self._told = narrate, 0
+        self._receipts = receipts or (lambda _receipt: None)
+        self._mark: Mark = mark or (lambda _name: None)
+        self._children = Children()
+        self._spawned_at: dict[str, float] = {}
+        self._killing: dict[str, float] = {}  # run -> when SIGKILL follows, monotonic
+        self._signals = 0
+        self._wakeups: Wakeups | None = None
+        self._noted: tuple[int, float] = (-1, 0.0)
+        self._since = coordinator.now()
+        self._snapshot_seq = 0
+        self._closing = threading.Event()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def run(self) -> State:
+        """Own the lock, then loop until stopped (or, with ``once``, until nothing is left to do)."""
+        held = locks.hold(self.coordinator.supervisor_lock)
+        if held is None:
+            raise LockHeld(self._who_else(), holder=str(locks.holder(self.coordinator.supervisor_lock)))
+        with held:
+            self._install()
+            try:
+                self._begin()
+                while not self._turn():
+                    self._rest()
+                return self._end()
+            finally:
+                if self._wakeups is not None:
+                    self._wakeups.stop()
+
+    def _who_else(self) -> str:
+        who = locks.holder(self.coordinator.supervisor_lock)
+        pid = f"pid {who.pid}" if who else "a process that did not sign"
+        return f"another supervisor runs here: {pid} holds {self.coordinator.supervisor_lock}; `coord stop` ends it"
+
+    def _install(self) -> None:
+        home = self.coordinator.home.state
+        self._wakeups = Wakeups([home / "inbox", home / "log"])
+        self._wakeups.start()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._asked)
+            signal.signal(signal.SIGINT, self._asked)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _asked(self, _number: int, _frame: FrameType | None) -> None:
+        self._signals += 1
+        if self._wakeups is not None:
+            self._wakeups.wake()
+
+    def _begin(self) -> None:
+        coordinator = self.coordinator
+        self._told = coordinator.store.refresh_seq() if self._narrate else 0
+        started = e.SupervisorStarted(supervisor=self.id, pid=os.getpid(), host=platform.node(), version=__version__)
+        self._mark("begin")
+        coordinator.transact(lambda _state: [started])
+        self._mark("begun")
+        git = coordinator.settings.git
+        head = coordinator.workspaces.ensure_integration(git.integration, git.target)
+        self._mark("integration")
+        if not coordinator.state().integration:
+            made = e.IntegrationCreated(branch=git.integration, commit=head, target=git.target)
+            coordinator.transact(lambda state: [] if state.integration else [made])
+        tickets = coordinator.state().tickets
+        for receipt in coordinator.inbox.recover(tickets.get, coordinator.judge):
+            self._receipts(receipt)
+        self._mark("recovered")
+
+    def _end(self) -> State:
+        state = self.coordinator.transact(lambda _state: [e.SupervisorStopped(supervisor=self.id)])
+        self._snapshot(force=True)
+        self._note(force=True)
+        self._tell()
+        return state
+
+    def _turn(self) -> bool:
+        """Observe, decide, act; whether it is time to end."""
+        state = self.observe()
+        state = self.decide(state)
+        self.act(state)
+        self._tell()
+        return self._finished(state)
+
+    # -- observe --------------------------------------------------------------------------------------------------------
+
+    def observe(self) -> State:
+        """Take in task files and what became of runs."""
+        coordinator = self.coordinator
+        self._mark("sweep")
+        for receipt in coordinator.inbox.sweep(coordinator.judge):
+            self._receipts(receipt)
+        self._mark("swept")
+        state = coordinator.state()
+        for run in state.live_runs():
+            events = self._observe_run(state, run)
+            if events:
+                self._mark(f"{_names(events)}:before")
+                state = coordinator.transact(lambda now, run=run: self._still(now, run, events))  # type: ignore[misc]
+                self._mark(f"{_names(events)}:after")
+                if not state.run(run.id).live:
+                    self._children.forget(run.id)
+                    self._killing.pop(run.id, None)
+        return state
+
+    def _still(self, state: State, run: Run, events: Sequence[e.AnyEvent]) -> Sequence[e.AnyEvent]:
+        """What was seen of a run, as long as the log does not know it already."""
+        now = state.run(run.id)
+        return [
+            event
+            for event in events
+            if not (isinstance(event, e.RunStarted) and now.started_at) and now.live
+        ]
+
+    def _observe_run(self, state: State, run: Run) -> list[e.AnyEvent]:
+        directory = self._directory(run)
+        # Asked before looking, or we would race the worker: it publishes its outcome before it lets go of the lock.
+        held = locks.held(directory / "worker.lock")
+        claim = None if held else files.read_json_if_there(directory / "outcome.json")
+        worker = files.read_json_if_there(directory / "worker.json")
+        pid = int(worker["pid"]) if worker else 0
+        events = list(commands.start(run, pid=pid)) if worker else []
+        if held:
+            return events
+        if claim is not None:
+            return events + list(self._claimed(state, run, claim))
+        if worker is not None:
+            return events + self._died(run, "the worker died without an outcome", "worker_died")
+        code = self._children.exit_code(run.id)
+        if code is not None and not (directory / "worker.json").exists():
+            return self._never_began(run, directory, code)
+        return []
+
+    def _claimed(self, state: State, run: Run, claim: Any) -> Sequence[e.AnyEvent]:
+        """An outcome is a claim: it must be of this run, of this token, and its commit must be where it says."""
+        try:
+            outcome = msgspec.convert(claim["outcome"], Outcome)
+            token, name = int(claim["token"]), str(claim["run"])
+        except (msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+            return self._died(run, f"outcome.json is not an outcome: {error}", "malformed_outcome")
+        if name != run.id:
+            return self._died(run, f"outcome.json is of {name!r}", "foreign_outcome")
+        doubt = self._doubt(run, outcome)
+        if doubt:
+            outcome = msgspec.structs.replace(outcome, ending=Ending.FAILED, code="unproven_commit", reason=doubt)
+        reap(self._marker(run))
+        events = commands.end(state, run.id, outcome, token=token)
+        if events and isinstance(events[0], e.RunRefused):
+            return [*events, *self._died(run, "its outcome was refused", "superseded")]
+        return events
+
+    def _doubt(self, run: Run, outcome: Outcome) -> str:
+        """Why a claimed commit cannot be believed; empty when it can."""
+        if outcome.ending is not Ending.SUCCEEDED or not outcome.commit or run.purpose is not Purpose.WORK:
+            return ""
+        workspaces = self.coordinator.workspaces
+        try:
+            if workspaces.resolve(requests.branch(run.task)) != outcome.commit:
+                return f"the task's branch is not at {outcome.commit[:12]}, which the run says it committed"
+            if not workspaces.is_ancestor(run.base, outcome.commit):
+                return f"{outcome.commit[:12]} does not descend from the base {run.base[:12]}"
+        except (GitFailed, Refused) as error:
+            return f"{outcome.commit[:12]} cannot be found: {error}"
+        return ""
+
+    def _died(self, run: Run, reason: str, code: str) -> list[e.AnyEvent]:
+        """Kill what the worker left, then record its end; a run we stopped is nobody's failure."""
+        reap(self._marker(run))
+        stop = files.read_json_if_there(self._directory(run) / "stop.json")
+        ending = Ending.CRASHED
+        if stop is not None:
+            ending, code = (Ending.TIMED_OUT, "timeout") if stop.get("why") == "timeout" else (Ending.STOPPED, "killed")
+            reason = f"stopped: {stop.get('why')}"
+        self._mark("reaped")
+        usage = self._spent(run)
+        return [e.RunEnded(task=run.task, run=run.id, outcome=Outcome(ending=ending, code=code, reason=reason, **usage))]
+
+    def _spent(self, run: Run) -> dict[str, Any]:
+        """What a run without an outcome had spent when it last said so: estimated, never nothing."""
+        said = files.read_json_if_there(self._directory(run) / "progress.json") or {}
+        cost = said.get("cost_usd")
+        if not isinstance(cost, (int, float)) or cost <= 0:
+            return {}
+        return {"usage": {"cost_usd": float(cost), "estimated": True}}
+
+    def _never_began(self, run: Run, directory: Path, code: int) -> list[e.AnyEvent]:
+        """Our worker left without beginning. Give the run up first, then look again: another one may just begin."""
+        files.publish(directory / "revoked", b"")
+        if locks.held(directory / "worker.lock") or (directory / "worker.json").exists():
+            return []
+        said = files.read(directory / "worker.log").decode("utf-8", "replace")[-2000:].strip()
+        return self._died(run, f"the worker exited {code} before it began: {said}", f"worker_exit:{code}")
+
+    # -- decide ---------------------------------------------------------------------------------------------------------
+
+    def decide(self, state: State) -> State:
+        """Plan to the end: until one more plan says nothing."""
+        coordinator = self.coordinator
+        while True:
+            facts = self._facts(state)
+            self._mark("decide")
+            if not plan(state, facts, coordinator.policies):
+                return state
+            before = coordinator.store.seq
+            state = coordinator.transact(lambda now: plan(now, facts, coordinator.policies))
+            self._mark("decided")
+            if coordinator.store.seq == before:
+                return state
+
+    def _facts(self, state: State) -> Facts:
+        workspaces, git = self.coordinator.workspaces, self.coordinator.settings.git
+        integration = workspaces.ensure_integration(git.integration, git.target)
+        return self.coordinator.facts(
+            integration=integration,
+            bases=self._bases(state, integration),
+            starting=self._mode(state) == "",
+            stopping=self._mode(state) in ("finish", "force"),
+        )
+
+    def _bases(self, state: State, integration: str) -> dict[str, str]:
+        """What ``base`` names, for tasks that have not started yet; "" when it is not acceptable."""
+        bases = {}
+        for task_id in state.open:
+            task = state.tasks[task_id]
+            if task.spec.base is not None and not task.base:
+                bases[task.id] = self._base(task.spec.base, integration)
+        return bases
+
+    def _base(self, name: str, integration: str) -> str:
+        workspaces = self.coordinator.workspaces
+        try:
+            commit = workspaces.resolve(name)
+            target = workspaces.resolve(self.coordinator.settings.git.target)
+        except (GitFailed, CoordinationError):
+            return ""
+        fits = workspaces.is_ancestor(commit, integration) or workspaces.is_ancestor(commit, target)
+        return commit if fits else ""
+
+    # -- act ------------------------------------------------------------------------------------------------------------
+
+    def act(self, state: State) -> None:
+        """Spawn what is planned and not begun; stop what is no longer wanted."""
+        mode = self._mode(state)
+        for run in state.live_runs():
+            task = state.tasks[run.task]
+            why = self._unwanted(task, run, mode)
+            begun = (self._directory(run) / "worker.json").exists()
+            if why:
+                self._stop(run, why, at_once=mode == "force", begun=begun)
+            elif not begun and not self._children.mine(run.id):
+                self._spawn(task, run)
+
+    def _unwanted(self, task: Task, run: Run, mode: str) -> str:
+        if task.status.ended:
+            return f"the task is {task.status}"
+        if mode in ("finish", "force"):
+            return "the supervisor stops"
+        limit = run.limits.timeout_seconds + 3 * self.coordinator.settings.supervisor.stop_grace_seconds
+        if run.started_at and self.coordinator.now() - run.started_at > limit:
+            return "timeout"
+        return ""
+
+    def _spawn(self, task: Task, run: Run) -> None:
+        directory = self._directory(run)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scratch = self.coordinator.home.state / "scratch" / run.id
+        for name in ("home", "tmp"):
+            (scratch / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._mark("request:before")
+        if not (directory / "request.json").exists():
+            try:
+                request = requests.build(self.coordinator, task, run)
+            except CoordinationError as error:
+                self._unbuildable(run, error)
+                return
+            files.publish_json(directory / "request.json", msgspec.to_builtins(request))
+        self._mark("request:after")
+        built = environment.build(
+            os.environ,
+            self.coordinator.settings.environment.passed,
+            home=str(scratch / "home"),
+            scratch=str(scratch / "tmp"),
+            marker=self._marker(run),
+        )
+        self._mark("spawn:before")
+        self._children.spawn(run.id, directory, built)
+        self._mark("spawn:after")
+
+    def _unbuildable(self, run: Run, error: CoordinationError) -> None:
+        outcome = Outcome(ending=Ending.FAILED, code="request", reason=f"the run cannot be prepared: {error}")
+        ended = e.RunEnded(task=run.task, run=run.id, outcome=outcome)
+        self.coordinator.transact(lambda state: [ended] if state.run(run.id).live else [])
+
+    def _stop(self, run: Run, why: str, *, at_once: bool, begun: bool) -> None:
+        """Ask, wait, insist: SIGTERM to the worker, SIGKILL to everything of the run when its grace is over."""
+        directory = self._directory(run)
+        if not begun:
+            self._revoke(run, directory, why)
+            return
+        who = _identity(files.read_json_if_there(directory / "worker.json"))
+        if run.id not in self._killing:
+            files.publish_json(directory / "stop.json", {"why": why})
+            grace = 0.0 if at_once else self.coordinator.settings.supervisor.stop_grace_seconds * 2
+            self._killing[run.id] = time.monotonic() + grace
+            if who is not None:
+                send(who, signal.SIGTERM)
+        if time.monotonic() >= self._killing[run.id] or at_once:
+            if who is not None:
+                send(who, signal.SIGKILL)
+            reap(self._marker(run))
+
+    def _revoke(self, run: Run, directory: Path, why: str) -> None:
+        """A run that has not begun is given up on disk first; whoever begins after that leaves at once."""
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.publish(directory / "revoked", b"")
+        if locks.held(directory / "worker.lock") or (directory / "worker.json").exists():
+            return
+        outcome = Outcome(ending=Ending.STOPPED, code="revoked", reason=f"never began: {why}")
+        ended = e.RunEnded(task=run.task, run=run.id, outcome=outcome)
+        self.coordinator.transact(lambda state: [ended] if state.run(run.id).live else [])
+        self._children.forget(run.id)
+
+    # -- rest -----------------------------------------------------------------------------------------------------------
+
+    def _rest(self) -> None:
+        self._snapshot()
+        self._note()
+        poll = self.coordinator.settings.supervisor.poll_seconds
+        state = self.coordinator.store.state
+        busy = bool(state.live_runs()) or bool(self.coordinator.inbox.pending())
+        assert self._wakeups is not None
+        self._wakeups.wait(min(poll, 0.1) if busy else poll)
+
+    def _mode(self, state: State) -> str:
+        """"" | drain | finish | force: what was asked by an event, or by signals (once: finish, more: force)."""
+        if self._signals:
+            return "finish" if self._signals == 1 and state.stop != "force" else "force"
+        return state.stop
+
+    def _finished(self, state: State) -> bool:
+        mode = self._mode(state)
+        if mode in ("finish", "force"):
+            return not state.live_runs()
+        if state.live_runs():
+            return False
+        if mode == "drain":
+            return not self._in_flight(state)
+        return self.once and not self._ahead(state)
+
+    def _in_flight(self, state: State) -> bool:
+        if state.paused:
+            return False
+        moving = (Status.RUNNING, Status.REVIEWING, Status.APPROVED)
+        return any(task.status in moving and not task.paused for task in state.tasks_alive())
+
+    def _ahead(self, state: State) -> bool:
+        """Whether something will happen by itself: task files to be judged, or a delay that will be over."""
+        inbox = self.coordinator.inbox
+        if inbox.pending() or inbox.taken():
+            return True
+        now = self.coordinator.now()
+        later = self.coordinator.facts(integration=state.integration)
+        for task in state.tasks_alive():
+            if task.status is Status.QUEUED and task.not_before > now and not state.paused:
+                later = msgspec.structs.replace(later, now=task.not_before)
+                if not hindrances(state, later, task):
+                    return True
+        return self._in_flight(state) and bool(plan(state, self._facts(state), self.coordinator.policies))
+
+    # -- what it leaves for others to see ---------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        if self._narrate is None:
+            return
+        for record in self.coordinator.store.follow(self._told):
+            self._narrate(record)
+            self._told = record.seq
+
+    def _snapshot(self, *, force: bool = False) -> None:
+        store = self.coordinator.store
+        if not self._snapshot_seq:
+            self._snapshot_seq = store.snapshot_seq
+        if force or store.seq - self._snapshot_seq >= self.coordinator.settings.supervisor.snapshot_batches:
+            self._mark("snapshot")
+            self._snapshot_seq = store.snapshot()
+            self.coordinator.workspaces.keep_log_ref(store.log.uuid, self._snapshot_seq)
+
+    def _note(self, *, force: bool = False) -> None:
+        """``supervisor.json``: the digest of the state we hold, folded incrementally, for ``replay --verify``."""
+        store = self.coordinator.store
+        seq, at = self._noted
+        if seq == store.seq or (not force and time.monotonic() - at < NOTE_SECONDS):
+            return
+        note = {
+            "supervisor": self.id,
+            "pid": os.getpid(),
+            "since": self._since,
+            "seq": store.seq,
+            "digest": self.coordinator.digest(store.state),
+            "projection": f"{Core.name}-{Core.version}",
+        }
+        files.publish_json(self.coordinator.home.state / "supervisor.json", note)
+        self._noted = (store.seq, time.monotonic())
+
+    def _directory(self, run: Run) -> Path:
+        return self.coordinator.home.state / "runs" / run.id
+
+    def _marker(self, run: Run) -> str:
+        return f"{self.coordinator.store.log.uuid}/{run.id}"
+
+
+def _identity(worker: Any) -> locks.Identity | None:
+    if not isinstance(worker, dict):
+        return None
+    return locks.Identity(pid=worker["pid"], start=worker["start"], boot=worker["boot"])
+
+
+def _names(events: Sequence[e.AnyEvent]) -> str:
+    return "+".join(e.name(event) for event in events)
+
+
+def unfinished(state: State) -> list[Task]:
+    """Tasks that did not end well, for the exit code of ``--once``."""
+    return [task for task in state.tasks.values() if not task.status.ended_well]

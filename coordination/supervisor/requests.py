@@ -1,0 +1,207 @@
+"""What exactly is a run asked? State and repository in, ``request.json`` out; the same run gives the same request."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from coordination.coordinator import Coordinator
+from coordination.errors import NotFound
+from coordination.model.reviews import REVIEW_SCHEMA
+from coordination.model.roles import Role
+from coordination.model.runs import (
+    AgentRequest,
+    GateCommand,
+    LandingRequest,
+    Purpose,
+    RunRequest,
+    WorkspaceRequest,
+)
+from coordination.model.state import Run, Task
+from coordination.planning import prompts
+from coordination.policy.gating import results
+
+DIFF_BYTES_MAX = 400_000
+_AGENT_OPEN = frozenset({"agent_workspaces", "scratch"})  # what an agent's shell may see of the state directory
+_SECRETS = (".ssh", ".aws", ".gnupg", ".netrc", ".config", ".claude", ".claude.json", ".docker", ".kube", ".npmrc", ".pypirc")
+
+
+def branch(task: str) -> str:
+    """The branch a task works on."""
+    return f"coordination/task/{task}"
+
+
+def build(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
+    """Everything the worker of a run may know."""
+    request = _frame(coordinator, task, run)
+    match run.purpose:
+        case Purpose.WORK:
+            return replace(request, workspace=_work_place(task, run), agent=_work(coordinator, task, run))
+        case Purpose.REVIEW:
+            return replace(request, agent=_review(coordinator, task, run))
+        case Purpose.GATE:
+            return replace(request, gates=_gates(coordinator, (run.gate,)))
+        case Purpose.LANDING:
+            gates = _gates(coordinator, _gate_names(coordinator, task))
+            return replace(request, gates=gates, landing=_landing(coordinator, task, run))
+
+
+def _frame(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
+    """What every run is told; its workspace is the commit it judges, and nobody else's."""
+    return RunRequest(
+        run=run.id,
+        task=task.id,
+        purpose=run.purpose,
+        token=run.token,
+        repository=str(coordinator.home.repository.common),
+        state_directory=str(coordinator.home.state),
+        workspace=WorkspaceRequest(name=run.id, base=run.base, commit=run.commit),
+        limits=run.limits,
+        title=f"{task.spec.title} [{task.id}]",
+        stop_grace_seconds=coordinator.settings.supervisor.stop_grace_seconds,
+        author={
+            "Coordination-Task": task.id,
+            "Coordination-Run": run.id,
+            "Coordination-Role": run.role,
+        },
+    )
+
+
+def _work_place(task: Task, run: Run) -> WorkspaceRequest:
+    if task.spec.kind.read_only:
+        return WorkspaceRequest(name=task.id, base=run.base, commit=run.base)
+    return WorkspaceRequest(
+        name=task.id, base=run.base, branch=branch(task.id), commit=task.commit, bring_in=run.bring_in
+    )
+
+
+def _work(coordinator: Coordinator, task: Task, run: Run) -> AgentRequest:
+    role = _role(coordinator, run.role)
+    instructions, packed = coordinator.context_for(run.base, task.spec.context)
+    prompt = prompts.work(task, run, context=packed)
+    writes = role.writes and not task.spec.kind.read_only
+    return _agent(coordinator, task, run, role, prompt=prompt, instructions=instructions, writes=writes, place=task.id)
+
+
+def _review(coordinator: Coordinator, task: Task, run: Run) -> AgentRequest:
+    role = _role(coordinator, run.role)
+    instructions, packed = coordinator.context_for(run.base, task.spec.context)
+    assert run.commit
+    base = next((r.outcome.base for r in reversed(task.runs) if r.outcome and r.outcome.commit == run.commit), run.base)
+    diff = coordinator.workspaces.diff(base, run.commit, DIFF_BYTES_MAX)
+    found = results(task.present, run.commit)
+    prompt = prompts.review(task, run, diff=diff, gates=list(found.values()), context=packed)
+    schema = REVIEW_SCHEMA
+    return _agent(
+        coordinator, task, run, role, prompt=prompt, instructions=instructions, writes=False, place=run.id, schema=schema
+    )
+
+
+def _agent(
+    coordinator: Coordinator,
+    task: Task,
+    run: Run,
+    role: Role,
+    *,
+    prompt: str,
+    instructions: str,
+    writes: bool,
+    place: str,
+    schema: dict[str, Any] | None = None,
+) -> AgentRequest:
+    state, settings = coordinator.home.state, coordinator.settings
+    session = str(uuid.uuid5(uuid.UUID(coordinator.store.log.uuid), run.id))
+    override = settings.roles.get(role.name)
+    told = f"{role.instructions}\n\n# The repository's own CLAUDE.md\n\n{instructions}" if instructions else role.instructions
+    common = coordinator.home.repository.common
+    return AgentRequest(
+        run=run.id,
+        task=task.id,
+        role=role.name,
+        backend=settings.agents.backend or role.backend,
+        prompt=prompt,
+        instructions=told,
+        model=run.model,
+        fallback_model=(override.fallback_model if override else "") or role.fallback_model,
+        tools=role.tools,
+        writes=writes,
+        shell=role.shell and (writes or task.spec.kind.read_only),
+        schema=schema,
+        limits=run.limits,
+        session=session,
+        directory=str(state / "agent_workspaces" / place),
+        run_directory=str(state / "runs" / run.id),
+        config_directory=str(state / "sessions" / session),
+        deny_write=(str(common), *_closed(state)),
+        deny_read=(*_closed(state), *_secrets()),
+        sandbox=settings.agents.sandbox,
+        options={
+            "binary": os.environ.get("COORDINATION_CLAUDE", ""),
+            "shell_without_sandbox": settings.agents.shell_without_sandbox,
+            "no_output_seconds": settings.agents.no_output_seconds,
+            "result_grace_seconds": settings.agents.result_grace_seconds,
+            "stop_grace_seconds": settings.supervisor.stop_grace_seconds,
+        },
+    )
+
+
+def _closed(state: Path) -> tuple[str, ...]:
+    """Entries of the state directory that no agent has business with."""
+    return tuple(sorted(str(entry) for entry in state.iterdir() if entry.name not in _AGENT_OPEN))
+
+
+def _secrets() -> tuple[str, ...]:
+    home = Path.home()
+    return tuple(str(home / name) for name in _SECRETS if (home / name).exists())
+
+
+def _role(coordinator: Coordinator, name: str) -> Role:
+    role = coordinator.roles.get(name)
+    if role is None:
+        raise NotFound(f"role {name!r} is no longer loaded; `coord roles` lists what is")
+    return role
+
+
+def _gate_names(coordinator: Coordinator, task: Task) -> tuple[str, ...]:
+    return task.spec.gates if task.spec.gates is not None else coordinator.settings.gates.default
+
+
+def _gates(coordinator: Coordinator, names: tuple[str, ...]) -> tuple[GateCommand, ...]:
+    named = coordinator.settings.gates.named
+    missing = [name for name in names if name not in named]
+    if missing:
+        raise NotFound(f"gate {missing[0]!r} is no longer configured in coordination.toml")
+    return tuple(
+        GateCommand(
+            name=name,
+            argv=named[name].argv,
+            timeout_seconds=named[name].timeout_seconds,
+            network=named[name].network,
+        )
+        for name in names
+    )
+
+
+def _landing(coordinator: Coordinator, task: Task, run: Run) -> LandingRequest:
+    evidence = task.evidence
+    assert evidence is not None
+    gates = ", ".join(f"{gate.gate}={'passed' if gate.passed else gate.exit_code}" for gate in evidence.gates)
+    return LandingRequest(
+        commit=run.commit,
+        branch=coordinator.settings.git.integration,
+        target=coordinator.settings.git.target,
+        message=f"Land {task.id}: {task.spec.title}",
+        trailers={
+            "Coordination-Task": task.id,
+            "Coordination-Run": run.id,
+            "Coordination-Reviewed": run.commit,
+            "Coordination-Reviewer": evidence.reviewer or "none",
+            "Coordination-Verdict": evidence.verdict,
+            "Coordination-Gates": gates or "none configured",
+            "Coordination-Cost-USD": f"{task.usage.cost_usd:.6f}",
+        },
+    )

@@ -1,0 +1,53 @@
+"""When to look again? After a notification or a timeout, whichever is first.
+
+A notification only shortens the rest: nothing is ever done *because* of one, so a missed one costs time and no more.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+
+class Wakeups(FileSystemEventHandler):
+    """Watches directories (not what is below them) and the death of children."""
+
+    def __init__(self, directories: Sequence[Path]) -> None:
+        self._event = threading.Event()
+        self._observer = Observer()
+        for directory in directories:
+            self._observer.schedule(self, str(directory), recursive=False)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._observer.start()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, self._on_signal)
+
+    def stop(self) -> None:
+        """End the watching thread."""
+        self._observer.stop()
+        self._observer.join(timeout=5)
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Something was written or renamed; reading is not news."""
+        if event.event_type in ("created", "modified", "moved", "deleted"):
+            self._event.set()
+
+    def wake(self) -> None:
+        """End the present rest."""
+        self._event.set()
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Rest until something happened or the time is over."""
+        self._event.wait(timeout_seconds)
+        self._event.clear()
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._event.set()

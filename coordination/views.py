@@ -1,0 +1,189 @@
+"""What do people see? State as plain rows: the same for every surface. Pure; keys are stable."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from coordination.model.facts import Facts
+from coordination.model.runs import Purpose
+from coordination.model.state import Run, State, Task
+from coordination.model.tasks import Status
+from coordination.model.waiting import hindrances, live_by_role, looks_held, order_key
+from coordination.policy import Policies
+
+Row = dict[str, Any]
+
+
+def moment(at: float) -> str | None:
+    """An instant as RFC 3339 in UTC; None for never."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None
+
+
+def state_of(state: State, task: Task) -> str:
+    """The state to show: a queued task with an unknown dependency is held."""
+    return str(Status.HELD if looks_held(state, task) else task.status)
+
+
+def waiting(state: State, facts: Facts, policies: Policies, task: Task) -> list[str]:
+    """Why it does not run, computed now; empty for what runs or has ended."""
+    if task.status.ended or task.live:
+        return []
+    if task.status is Status.WAITING_FOR_PERSON:
+        return [task.reason]
+    if task.status is Status.APPROVED:
+        return ["waits for its turn to land"]
+    if task.status in (Status.RUNNING, Status.REVIEWING):
+        return ["waits for a slot to be judged in"]
+    reasons = [*hindrances(state, facts, task), *policies.holds(facts, task)]
+    return reasons or ["waits for a free slot"]
+
+
+def task_row(state: State, facts: Facts, policies: Policies, task: Task) -> Row:
+    """One line about a task."""
+    usage = task.usage
+    return {
+        "task": task.id,
+        "state": state_of(state, task),
+        "title": task.spec.title,
+        "kind": str(task.spec.kind),
+        "role": task.runs[-1].role if task.runs and task.runs[-1].role else task.spec.role,
+        "priority": task.spec.priority,
+        "after": list(task.spec.after),
+        "attempts": task.attempts,
+        "rounds": task.rounds,
+        "returns": task.returns,
+        "cost_usd": round(usage.cost_usd, 6),
+        "cost_estimated": usage.estimated,
+        "submitted_at": moment(task.submitted_at),
+        "changed_at": moment(task.changed_at),
+        "run": task.live[-1].id if task.live else None,
+        "waiting": waiting(state, facts, policies, task),
+        "reason": task.reason,
+    }
+
+
+def run_row(run: Run) -> Row:
+    """One run with how it ended."""
+    row: Row = {
+        "run": run.id,
+        "purpose": str(run.purpose),
+        "role": run.role,
+        "model": run.model,
+        "reason": run.reason,
+        "gate": run.gate,
+        "commit": run.commit,
+        "planned_at": moment(run.planned_at),
+        "started_at": moment(run.started_at),
+        "ended_at": moment(run.ended_at),
+        "pid": run.pid,
+        "ending": None,
+    }
+    if run.outcome is not None:
+        row |= {"ending": str(run.outcome.ending), "outcome": msgspec.to_builtins(run.outcome)}
+    return row
+
+
+def task_detail(state: State, facts: Facts, policies: Policies, task: Task) -> Row:
+    """Everything about one task: runs, evidence, diff stat, cost, reasons."""
+    return task_row(state, facts, policies, task) | {
+        "prompt": task.spec.prompt,
+        "spec": msgspec.to_builtins(task.spec),
+        "digest": task.digest,
+        "source": task.source,
+        "base": task.base or None,
+        "commit": task.commit or None,
+        "merge": task.merge or None,
+        "chain": list(task.chain),
+        "report": task.report or None,
+        "evidence": msgspec.to_builtins(task.evidence) if task.evidence else None,
+        "feedback": [msgspec.to_builtins(entry) for entry in task.feedback],
+        "runs": [run_row(run) for run in task.runs],
+        "refused": list(task.refused),
+        "unknown_dependencies": [after for after in task.spec.after if state.get(after) is None],
+    }
+
+
+def ordered(state: State, facts: Facts) -> list[Task]:
+    """All tasks: what runs first, then the queue in its order, then what ended, newest first."""
+    rank = {Status.QUEUED: 1, Status.HELD: 1}
+
+    def key(task: Task) -> tuple[float, ...]:
+        if task.status.ended:
+            return (2.0, -task.changed_at, float(task.seq))
+        return (float(rank.get(task.status, 0)), *order_key(facts, task))
+
+    return sorted(state.tasks.values(), key=key)
+
+
+def status(state: State, facts: Facts, policies: Policies, *, seq: int, supervisor: Row) -> Row:
+    """What runs, what waits and why, what needs a person, what it cost."""
+    tasks = ordered(state, facts)
+    rows = [task_row(state, facts, policies, task) for task in tasks if not task.status.ended]
+    lives = live_by_role(state)
+    roles = sorted(facts.roles) if facts.roles else []
+    gates = facts.settings.gates.default
+    return {
+        "supervisor": supervisor,
+        "seq": seq,
+        "paused": state.paused,
+        "counts": dict(sorted(Counter(state_of(state, task) for task in tasks).items())),
+        "running": [row for row in rows if row["run"]],
+        "waiting": [row for row in rows if not row["run"] and row["state"] != Status.WAITING_FOR_PERSON],
+        "needs_person": [row for row in rows if row["state"] == Status.WAITING_FOR_PERSON],
+        "slots": {role: {"used": lives[role], "most": facts.slots(role)} for role in roles},
+        "landing": [run.id for task in tasks for run in task.live if run.purpose is Purpose.LANDING],
+        "gates": list(gates),
+        "warnings": [] if gates else ["no gates are configured: every change is reviewed; see [gates] in coordination.toml"],
+        "cost_usd": round(state.cost_usd, 6),
+        "merged": state.merged,
+    }
+
+
+def narrated(record_type: str, body: Row) -> str:
+    """One event as a sentence for people who follow along."""
+    task, run = body.get("task", ""), body.get("run", "")
+    match record_type:
+        case "TaskSubmitted":
+            return f"{task} submitted: {body['spec']['title']}"
+        case "RunPlanned":
+            who = f" by {body['role']} ({body['model']})" if body.get("role") else ""
+            return f"{run} planned{who}: {_line(body.get('reason', ''))}"
+        case "RunStarted":
+            return f"{run} started (pid {body.get('pid', 0)})"
+        case "RunEnded":
+            outcome = body["outcome"]
+            cost = outcome.get("usage", {}).get("cost_usd", 0.0)
+            verdict = f", verdict {outcome['verdict']}" if outcome.get("verdict") else ""
+            spent = f", {cost:.4f} USD" if cost else ""
+            said = f": {_line(outcome['reason'])}" if outcome.get("reason") else ""
+            return f"{run} {outcome['ending']}{verdict}{spent}{said}"
+        case "TaskRequeued":
+            return f"{task} back to the queue ({body['reason']['kind']}): {_line(body['reason']['message'])}"
+        case "TaskApproved":
+            return f"{task} approved at {body['evidence']['commit'][:12]}: {_line(body['evidence'].get('reason', ''))}"
+        case "TaskMerged":
+            return f"{task} merged as {body['merge'][:12]}"
+        case "TaskDone":
+            return f"{task} done: {_line(body.get('report', ''))}"
+        case "TaskEscalated":
+            return f"{task} waits for a person: {_line(body['reason'])}"
+        case "TaskFailed" | "DependencyFailed":
+            return f"{task} failed: {_line(body['reason'])}"
+        case "TaskCancelled" | "TaskHeld" | "TaskReleased":
+            return f"{task} {record_type.removeprefix('Task').lower()}"
+        case _:
+            said = ", ".join(f"{key} {value}" for key, value in body.items() if key not in ("seq", "index", "at", "type"))
+            return f"{_words(record_type)}{': ' + said if said else ''}"
+
+
+def _line(text: str) -> str:
+    first = text.strip().splitlines()[0] if text.strip() else ""
+    return first if len(first) <= 160 else first[:159] + "…"
+
+
+def _words(name: str) -> str:
+    return "".join(f" {sign.lower()}" if sign.isupper() else sign for sign in name).strip()

@@ -1,0 +1,272 @@
+"""What does one run do? The child process for it: lock, request, run, outcome.
+
+A worker has no log. It is given a run directory; it holds ``worker.lock`` there for life, as claim and pulse, and
+its last act is to publish ``outcome.json``. It refuses to begin when somebody began before (``worker.json``), when
+the run has ended (``outcome.json``) or was given up (``revoked``): a repeated effect is always a new run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from coordination import files, gates, locks
+from coordination.agents import create
+from coordination.environment import without_credentials
+from coordination.errors import CoordinationError, Refused
+from coordination.model.runs import (
+    CONFLICTED_FILES,
+    AgentRequest,
+    ConflictReport,
+    DiffStat,
+    Ending,
+    GateResult,
+    Outcome,
+    Purpose,
+    RunRequest,
+)
+from coordination.workspaces import Workspaces
+
+LOCK_WAIT_SECONDS = 5.0
+REPORT_MAX = 256 * 1024
+_CITED = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./-]{0,255}")
+
+
+class Stop:
+    """What was asked of this worker: nothing, to end the turn, or to end at once."""
+
+    def __init__(self) -> None:
+        self.level = 0
+
+    def install(self) -> None:
+        """SIGTERM asks; a second one insists."""
+        signal.signal(signal.SIGTERM, self._asked)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _asked(self, _signal: int, _frame: object) -> None:
+        self.level += 1
+
+    def __call__(self) -> str:
+        return ("", "ask", "kill")[min(self.level, 2)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry of the child process: ``python -m coordination.worker RUN_DIRECTORY``."""
+    directory = Path((sys.argv[1:] if argv is None else argv)[0])
+    stop = Stop()
+    stop.install()
+    lock = locks.hold(directory / "worker.lock", wait_seconds=LOCK_WAIT_SECONDS)
+    if lock is None:
+        return 0
+    with lock:
+        # Asked under the lock: whoever gives the run up publishes ``revoked`` first and probes the lock after.
+        if any((directory / name).exists() for name in ("outcome.json", "revoked", "worker.json")):
+            return 0
+        request = msgspec.json.decode(files.read(directory / "request.json"), type=RunRequest)
+        me = locks.identity()
+        files.publish_json(directory / "worker.json", msgspec.to_builtins(me) | {"token": request.token})
+        outcome = work(request, directory, stop)
+        claim = {"run": request.run, "token": request.token, "outcome": msgspec.to_builtins(outcome)}
+        files.publish_json(directory / "outcome.json", claim)
+    return 0
+
+
+def work(request: RunRequest, directory: Path, stop: Stop) -> Outcome:
+    """Do the run and say how it ended. One of the two places that catch broadly: everything becomes an outcome."""
+    began = time.time()
+    run = _Run(request, directory, stop)
+    try:
+        outcome = run.perform()
+    except Refused as error:
+        outcome = Outcome(ending=Ending.FAILED, code="refused", reason=str(error))
+    except CoordinationError as error:
+        outcome = Outcome(ending=Ending.FAILED, code=type(error).__name__, reason=str(error))
+    except Exception as error:
+        with (directory / "stderr.log").open("a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
+        reason = f"{type(error).__name__}: {error} (the traceback is in stderr.log of the run)"
+        outcome = Outcome(ending=Ending.CRASHED, code="worker_error", reason=reason)
+    if stop.level and outcome.ending is not Ending.SUCCEEDED:
+        outcome = replace(outcome, ending=Ending.STOPPED, reason=outcome.reason or "stopped on request")
+    return replace(outcome, started_at=began, ended_at=time.time())
+
+
+class _Run:
+    """One run, step by step; ``perform`` reads as the table of contents."""
+
+    def __init__(self, request: RunRequest, directory: Path, stop: Stop) -> None:
+        self.request, self.directory, self.stop = request, directory, stop
+        self.workspaces = Workspaces(Path(request.repository), Path(request.state_directory))
+        self._progress: dict[str, Any] = {}
+
+    def perform(self) -> Outcome:
+        match self.request.purpose:
+            case Purpose.WORK if self.request.agent is not None and not self.request.agent.writes:
+                return self._read()
+            case Purpose.WORK:
+                return self._write()
+            case Purpose.GATE:
+                return self._gate()
+            case Purpose.REVIEW:
+                return self._review()
+            case Purpose.LANDING:
+                return self._land()
+
+    def progress(self, said: Mapping[str, Any]) -> None:
+        """Not an event: what it does now, for those who look. Lost without harm."""
+        self._progress |= said
+        target = self.directory / "progress.json"
+        scratch = self.directory / ".progress.tmp"
+        scratch.write_bytes(msgspec.json.encode(self._progress | {"at": time.time()}))
+        os.replace(scratch, target)  # noqa: PTH105
+
+    # -- purposes -----------------------------------------------------------------------------------------------------
+
+    def _write(self) -> Outcome:
+        request = self.request
+        place = request.workspace
+        self.progress({"phase": "workspace"})
+        path = self.workspaces.ensure(place)
+        conflicted = self.workspaces.bring_in(path, place.bring_in, request.task) if place.bring_in else ()
+        before = self.workspaces.snapshot_outside()
+        outcome = self._agent(conflicted)
+        base = place.bring_in or place.base
+        outcome = replace(outcome, base=base, outside=tuple(self.workspaces.audit(before)))
+        if outcome.ending is not Ending.SUCCEEDED:
+            return outcome
+        self.progress({"phase": "commit"})
+        message = self._message(outcome)
+        commit = self.workspaces.commit(path, message, request.author, branch=place.branch, base=place.base)
+        diff = self.workspaces.diff_stat(base, commit) if commit is not None else DiffStat()
+        # Work of an earlier run that the log never heard of counts; work that was judged before does not.
+        if commit is None or commit == place.commit or not diff.files:
+            reason = "the agent said it was done but changed nothing"
+            return replace(outcome, ending=Ending.FAILED, code="no_change", reason=reason)
+        return replace(outcome, commit=commit, diff=diff)
+
+    def _read(self) -> Outcome:
+        request = self.request
+        self.progress({"phase": "workspace"})
+        self.workspaces.ensure(request.workspace)
+        outcome = self._unchanged(self._agent())
+        cited = self.workspaces.exists_at(request.workspace.commit, _cited(outcome.report))
+        self.workspaces.remove(request.workspace.name, request.task)
+        return replace(outcome, base=request.workspace.commit, cited=tuple(sorted(cited)))
+
+    def _review(self) -> Outcome:
+        request = self.request
+        self.progress({"phase": "workspace"})
+        self.workspaces.ensure(request.workspace)
+        outcome = self._unchanged(self._agent())
+        self.workspaces.remove(request.workspace.name, request.task)
+        if outcome.ending is Ending.SUCCEEDED and outcome.verdict not in ("approve", "reject"):
+            reason = "the reviewer gave no verdict of the required form; that is not approval"
+            return replace(outcome, ending=Ending.FAILED, code="malformed_verdict", reason=reason)
+        return outcome
+
+    def _gate(self) -> Outcome:
+        request = self.request
+        self.progress({"phase": "workspace"})
+        path = self.workspaces.ensure(request.workspace)
+        results = self._run_gates(path, request.workspace.commit)
+        self.workspaces.remove(request.workspace.name, request.task)
+        return _judged(results)
+
+    def _land(self) -> Outcome:
+        landing = self.request.landing
+        assert landing is not None
+        self.progress({"phase": "landing"})
+        result = self.workspaces.land(landing, task=self.request.task, gates=self._run_gates)
+        if result.kind == "merged":
+            kept = self._remove_workspace()
+            return Outcome(reason=kept, ending=Ending.SUCCEEDED, code="merged", commit=result.merge, gates=result.gates)
+        if result.kind == "conflict":
+            return _conflicting(result.conflict)
+        if result.kind == "gate_failed":
+            failed = _judged(result.gates)
+            return replace(failed, reason=f"after merging with what landed meanwhile: {failed.reason}")
+        reason = "the integration branch moved while the merge was tested; it is landed again"
+        return Outcome(ending=Ending.CRASHED, code=result.kind, reason=reason)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _agent(self, conflicted: Sequence[str] = ()) -> Outcome:
+        request = self._told(conflicted)
+        self.progress({"phase": "agent", "model": request.model})
+        return create(request.backend, request.options).run(request, progress=self.progress, stopping=self.stop)
+
+    def _told(self, conflicted: Sequence[str]) -> AgentRequest:
+        """The agent's request with what only the worker knows."""
+        agent = self.request.agent
+        assert agent is not None
+        listed = "\n".join(f"- {name}" for name in conflicted) or "- none; the merge was clean"
+        # Built by the supervisor from a list; credentials stand in no file, so they come from our own environment.
+        environment = dict(os.environ)
+        return replace(agent, environment=environment, prompt=agent.prompt.replace(CONFLICTED_FILES, listed))
+
+    def _unchanged(self, outcome: Outcome) -> Outcome:
+        changed = self.workspaces.changes(self.workspaces.path(self.request.workspace.name))
+        if not changed or outcome.ending is not Ending.SUCCEEDED:
+            return outcome
+        reason = f"a read-only run changed the tree: {', '.join(changed[:5])}"
+        return replace(outcome, ending=Ending.FAILED, code="tree_changed", reason=reason)
+
+    def _run_gates(self, directory: Path, commit: str) -> tuple[GateResult, ...]:
+        results = []
+        for gate in self.request.gates:
+            self.progress({"phase": "gate", "gate": gate.name})
+            log = self.directory / "gate.log"
+            environment = without_credentials(os.environ)
+            results.append(gates.run(gate, commit=commit, directory=directory, log=log, environment=environment))
+            if not results[-1].passed:
+                break
+        return tuple(results)
+
+    def _remove_workspace(self) -> str:
+        """Take down the workspace of a task that landed; why it was kept when that did not work."""
+        try:
+            self.workspaces.remove(self.request.task, self.request.task)
+        except CoordinationError as error:
+            return f"its workspace was kept: {error}"
+        return ""
+
+    def _message(self, outcome: Outcome) -> str:
+        summary = outcome.report.strip()[:4000]
+        return f"{self.request.title}\n\n{summary}" if summary else self.request.title
+
+
+def _judged(results: tuple[GateResult, ...]) -> Outcome:
+    failed = [result for result in results if not result.passed]
+    if not failed:
+        return Outcome(ending=Ending.SUCCEEDED, gates=results)
+    first = failed[0]
+    reason = f"gate {first.gate!r} exited {first.exit_code}:\n{first.output[-4000:]}"
+    return Outcome(ending=Ending.FAILED, code=f"exit:{first.exit_code}", reason=reason, gates=results)
+
+
+def _conflicting(conflict: ConflictReport | None) -> Outcome:
+    """Both sides by name, as the next agent and the person will read it."""
+    report = conflict or ConflictReport()
+    others = f" with what {', '.join(report.others)} landed" if report.others else ""
+    reason = f"conflict{others} in {', '.join(report.files)} (other side: {report.integration[:12]})\n{report.detail}"
+    return Outcome(ending=Ending.CONFLICT, code="conflict", reason=reason.strip(), conflict=report)
+
+
+def _cited(report: str) -> set[str]:
+    """Words of the report that could be paths of this repository."""
+    words = {word.split(":")[0].rstrip(".") for word in _CITED.findall(report[:REPORT_MAX])}
+    return {word for word in words if "/" in word or "." in word}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

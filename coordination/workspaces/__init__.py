@@ -1,0 +1,162 @@
+"""Where does a run work, and how does its work land? Git worktrees, and the only caller of git.
+
+Every verb may be repeated after a kill at any point: it looks at what is there and does what is missing. The user's
+checkout, index, branches, configuration and hooks are never touched, but for one line in ``info/exclude``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from coordination.model.runs import DiffStat, LandingRequest, WorkspaceRequest
+from coordination.workspaces import audit as auditing
+from coordination.workspaces import commits, landing, objects, preservation, repository, traces, trees
+from coordination.workspaces.audit import Outside
+from coordination.workspaces.landing import Gates, LandingResult
+from coordination.workspaces.place import Place
+from coordination.workspaces.refusals import HeadMoved, NestedRepository, UnresolvedConflict
+from coordination.workspaces.repository import Repository, discover
+from coordination.workspaces.traces import LogTrace
+
+__all__ = [
+    "Gates",
+    "HeadMoved",
+    "LandingResult",
+    "LogTrace",
+    "NestedRepository",
+    "Outside",
+    "Repository",
+    "UnresolvedConflict",
+    "Workspaces",
+    "discover",
+]
+
+
+class Workspaces:
+    """The workspaces of one repository. Commits are full hex; paths returned are printable text.
+
+    Beside what each verb names, all raise GitFailed for a git call that fails, and LockHeld when another process of
+    ours keeps a lock too long.
+    """
+
+    def __init__(self, common: Path, state: Path) -> None:
+        self._place = Place(common=common.resolve(), state=state.resolve())
+        self._git = self._place.git
+
+    def exclude(self) -> None:
+        """Hide the state directory from ``git status``. The one line of the user's that is ever written."""
+        repository.exclude(self._place.common)
+
+    # --- names and branches
+
+    def resolve(self, name: str) -> str:
+        """The commit a name stands for. Raises NotFound."""
+        return repository.resolve(self._git, name)
+
+    def is_ancestor(self, ancestor: str, descendant: str) -> bool:
+        """Whether the one is contained in the other; a commit contains itself."""
+        return self._git.is_ancestor(ancestor, descendant)
+
+    def merge_base(self, one: str, other: str) -> str:
+        """Where two commits parted; "" when they have nothing in common."""
+        return self._git.run("merge-base", one, other, accept=(0, 1)).text
+
+    def ensure_integration(self, branch: str, target: str) -> str:
+        """Where the branch is; made at the target's commit when missing, never moved."""
+        return repository.ensure_integration(self._git, branch, target)
+
+    # --- workspaces
+
+    def path(self, name: str) -> Path:
+        """The directory of a workspace, whether it is there or not."""
+        return self._place.path(name)
+
+    def ensure(self, request: WorkspaceRequest, *, task: str = "", fresh: bool = False) -> Path:
+        """The workspace as asked for.
+
+        What a killed run left in it is kept under a ref of ``task`` (default: the request's name up to its first dot).
+        On a branch it also stays in place unless ``fresh``; a detached workspace becomes exactly its commit.
+        """
+        return trees.ensure(self._place, request, task=task or request.name.partition(".")[0], fresh=fresh)
+
+    def bring_in(self, path: Path, commit: str, task: str) -> tuple[str, ...]:
+        """Merge a commit in without committing: markers stay in the files. Returns the files in conflict."""
+        return trees.bring_in(self._place, self._place.opened(path), commit, task)
+
+    def changes(self, path: Path) -> tuple[str, ...]:
+        """The files that differ from the workspace's HEAD."""
+        return commits.changes(self._place.opened(path))
+
+    def commit(self, path: Path, message: str, trailers: Mapping[str, str], *, branch: str, base: str) -> str | None:
+        """Commit all that is there but what git ignores; None when the branch is still at ``base``.
+
+        Ends a merge that was brought in. Raises HeadMoved, NestedRepository or UnresolvedConflict.
+        """
+        return commits.commit(self._place.opened(path), message, trailers, branch=branch, base=base)
+
+    def preserve(self, path: Path, task: str) -> str | None:
+        """Keep everything in the workspace under a ref, changing nothing there; None when a branch of ours has it."""
+        return preservation.preserve(self._place, self._place.opened(path), task)
+
+    def preserved(self, task: str) -> tuple[str, ...]:
+        """The refs that keep what was in a task's workspaces, oldest first."""
+        return preservation.preserved(self._git, task)
+
+    def remove(self, name: str, task: str) -> str | None:
+        """Preserve, then remove. Returns the ref, None when there was nothing to keep."""
+        return trees.remove(self._place, name, task)
+
+    # --- landing
+
+    def land(self, request: LandingRequest, *, task: str, gates: Gates) -> LandingResult:
+        """Merge an approved commit onto the integration branch if the gates pass on the merge. Raises Refused."""
+        return landing.land(self._place, request, task=task, gates=gates)
+
+    def landed(self, commit: str, branch: str) -> str | None:
+        """The merge on the branch that took this commit in."""
+        return landing.landed(self._git, commit, self.resolve(f"refs/heads/{branch}"))
+
+    # --- reading
+
+    def diff_stat(self, base: str, commit: str) -> DiffStat:
+        """How large a change is."""
+        return objects.diff_stat(self._git, base, commit)
+
+    def diff(self, base: str, commit: str, bytes_max: int) -> str:
+        """A change as text, cut at ``bytes_max`` with a line that says so."""
+        return objects.diff(self._git, base, commit, bytes_max)
+
+    def files_changed(self, base: str, commit: str) -> tuple[str, ...]:
+        """The files that differ; a renamed one under both names."""
+        return objects.files_changed(self._git, base, commit)
+
+    def read_at(self, commit: str, path: str, bytes_max: int) -> bytes:
+        """The beginning of a file in a commit. Raises NotFound, and Refused for what is not a plain file."""
+        return objects.read_at(self._git, commit, path, bytes_max)
+
+    def exists_at(self, commit: str, paths: Iterable[str]) -> set[str]:
+        """Those of the paths that are in a commit."""
+        return objects.exists_at(self._git, commit, paths)
+
+    # --- what else is in the repository
+
+    def snapshot_outside(self) -> Outside:
+        """All that steers git and is not ours, for ``audit``."""
+        return auditing.snapshot_outside(self._git)
+
+    def audit(self, before: Outside) -> list[str]:
+        """A sentence for everything outside that moved since."""
+        return auditing.audit(self._git, before)
+
+    def keep_log_ref(self, uuid: str, seq: int) -> None:
+        """Remember the log in the repository itself."""
+        traces.keep_log_ref(self._git, uuid, seq)
+
+    def read_log_ref(self) -> LogTrace | None:
+        """What was remembered last."""
+        return traces.read_log_ref(self._git)
+
+    def traces(self) -> bool:
+        """Whether refs or branches of ours exist."""
+        return traces.traces(self._git)

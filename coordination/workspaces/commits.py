@@ -1,0 +1,143 @@
+"""How does what was done in a workspace become a commit on the task's branch?
+
+The run's own process never needs to write to the repository: staging and committing are done here, after it ended. A
+run that committed by itself is no worse for it, as long as it did so on its branch and on top of what was there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from coordination.workspaces.git import Git
+from coordination.workspaces.merging import conflicts, end_merge, merge_head
+from coordination.workspaces.refusals import HeadMoved, NestedRepository, UnresolvedConflict
+from coordination.workspaces.repository import shown
+
+STATE = ".coordination"
+_TASK = "Coordination-Task"
+_LINK = "160000"
+_MARKERS = r"^(<{7,} HEAD|>{7,} ([0-9a-f]{40,64}|theirs))"
+_OUR_MARKERS = r"^>{7,} [0-9a-f]{40,64}$"  # nobody but a merge of ours names a side by its full hash
+_PATHS_MAX = 500
+
+
+def changes(git: Git) -> tuple[str, ...]:
+    """The files that differ from HEAD, untracked ones too."""
+    listed = git.run("status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=all", "--no-renames")
+    return shown(entry[3:] for entry in listed.names)
+
+
+def commit(git: Git, message: str, trailers: Mapping[str, str], *, branch: str, base: str) -> str | None:
+    """Commit all that is there. Returns the branch's commit, None when it is still ``base``. May be repeated."""
+    head = _head_on(git, branch, base)
+    merging = merge_head(git)
+    if merging is not None and git.is_ancestor(merging, head):
+        end_merge(git)  # killed between the commit and this
+        merging = None
+    tree = _staged(git)
+    _refuse_markers(git, tree, head, base, merging)
+    unchanged = tree == git.text("rev-parse", f"{head}^{{tree}}")
+    if unchanged and merging is None and (head == base or not trailers or _ours(git, head)):
+        return None if head == base else head
+    new = git.make_commit(tree, [head, *([merging] if merging else [])], with_trailers(message, trailers))
+    git.set_ref(f"refs/heads/{branch}", new, head, reason="work committed")
+    end_merge(git)
+    return new
+
+
+def with_trailers(message: str, trailers: Mapping[str, str]) -> str:
+    """A commit message that ends in a block of trailers, one line each whatever the values hold."""
+    block = [f"{key}: {' '.join(value.split())}" for key, value in trailers.items() if value.strip()]
+    return "\n\n".join(part for part in (message.strip() or "Work", "\n".join(block)) if part) + "\n"
+
+
+def nested_repositories(git: Git) -> tuple[str, ...]:
+    """Directories in the workspace that have a ``.git`` of their own, but for those that git ignores."""
+    found = list(_nested(git.tree))
+    if not found:
+        return ()
+    # this command knows no literal paths; with "./" in front nothing in a name has a meaning
+    asked = b"".join(b"./" + os.fsencode(name) + b"/\0" for name in found)
+    ignored = git.run("check-ignore", "-z", "--no-index", "--stdin", stdin=asked, accept=(0, 1), magic=True).names
+    links = set(_links(git))
+    return tuple(name for name in found if f"./{name}/" not in ignored or name in links)
+
+
+def _nested(tree: Path) -> Sequence[str]:
+    found = []
+    for where, directories, names in os.walk(tree):
+        if ".git" in directories or ".git" in names:
+            if where != str(tree):
+                found.append(os.path.relpath(where, tree))
+                directories.clear()
+            elif ".git" in directories:
+                directories.remove(".git")
+    return found
+
+
+def _head_on(git: Git, branch: str, base: str) -> str:
+    wanted = f"refs/heads/{branch}"
+    found = git.run("symbolic-ref", "--quiet", "HEAD", accept=(0, 1)).text or "a detached HEAD"
+    if found != wanted:
+        raise HeadMoved(f"{git.tree} is on {found}, expected {wanted}", expected=wanted, found=found)
+    head = git.commit_at("HEAD")
+    if head is None or not git.is_ancestor(base, head):
+        raise HeadMoved(f"{branch} is at {head}, which does not contain {base}", expected=base, found=head or "")
+    return head
+
+
+def _staged(git: Git) -> str:
+    """Stage all but the state directory and what git links to, and write the tree."""
+    nested = nested_repositories(git)
+    if nested:
+        raise NestedRepository(
+            f"{git.tree} contains repositories: {', '.join(shown(nested))}. Remove their .git, or have git ignore them",
+            directories=shown(nested),
+        )
+    links = _links(git)
+    git.run("add", "--all", "--", ":/", f":(exclude,top,literal){STATE}", magic=True)
+    _restore_links(git, links)
+    return git.text("write-tree")
+
+
+def _links(git: Git) -> dict[str, str]:
+    """The commits that submodules are linked to, by path."""
+    entries = [entry.partition("\t") for entry in git.run("ls-files", "--stage", "-z").names]
+    return {path: described.split()[1] for described, _, path in entries if described.startswith(_LINK)}
+
+
+def _restore_links(git: Git, before: Mapping[str, str]) -> None:
+    # submodules are not checked out in a workspace: an absent directory says nothing about what is wanted
+    now = _links(git)
+    lost = {path: link for path, link in before.items() if now.get(path) != link}
+    lines = b"".join(f"{_LINK} {link} 0\t".encode() + os.fsencode(path) + b"\0" for path, link in lost.items())
+    if lines:
+        git.run("update-index", "-z", "--index-info", stdin=lines)
+
+
+def _refuse_markers(git: Git, tree: str, head: str, base: str, merging: str | None) -> None:
+    if merging is not None:
+        left = _matching(git, _MARKERS, tree, conflicts(git, head, merging).files)
+    elif head != base:  # a merge that the run committed by itself
+        changed = git.run("diff", "--name-only", "-z", "--no-renames", "--diff-filter=d", base, tree).names
+        left = _matching(git, _OUR_MARKERS, tree, changed)
+    else:
+        return
+    if left:
+        raise UnresolvedConflict(
+            f"conflict markers are left in {', '.join(shown(left))}: settle them", files=shown(left)
+        )
+
+
+def _matching(git: Git, pattern: str, tree: str, paths: Sequence[str]) -> list[str]:
+    if not paths:
+        return []
+    limited = paths if len(paths) <= _PATHS_MAX else []
+    found = git.run("grep", "-l", "-z", "-a", "-E", "-e", pattern, tree, "--", *limited, accept=(0, 1)).names
+    return [name.partition(":")[2] for name in found if name.partition(":")[2] in set(paths)]
+
+
+def _ours(git: Git, commit_hash: str) -> bool:
+    return bool(git.text("log", "-1", f"--format=%(trailers:key={_TASK},valueonly)", commit_hash).strip())

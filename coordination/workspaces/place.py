@@ -1,0 +1,120 @@
+"""Where are the workspaces, and which directory of git's belongs to which?
+
+A worktree is a directory of files and, below the common git directory, ``worktrees/<id>`` with its HEAD and index. The
+latter is found by the path it names, never by what the former says of itself: whatever runs there may rewrite that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coordination.errors import Refused, UsageError
+from coordination.files import make_directory
+from coordination.locks import exclusive
+from coordination.workspaces.git import Git, clear_locks
+
+LANDING = ".landing"  # begins with a dot, as no task id does
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_LOCK_SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """The two directories everything is derived from."""
+
+    common: Path
+    state: Path
+
+    @property
+    def git(self) -> Git:
+        """The repository without a tree: objects and refs."""
+        return Git(self.common)
+
+    @property
+    def workspaces(self) -> Path:
+        """Where the worktrees are."""
+        return self.state / "agent_workspaces"
+
+    def path(self, name: str) -> Path:
+        """The directory of a workspace. Raises UsageError for a name that could lead elsewhere."""
+        if name != LANDING and not _NAME.fullmatch(name):
+            raise UsageError(f"{name!r} cannot name a workspace: expected letters, digits, '_', '-' and '.'")
+        return self.workspaces / name
+
+    def locked(self, name: str, timeout_seconds: float = _LOCK_SECONDS) -> AbstractContextManager[None]:
+        """Own one kind of work: ``git worktree add`` loses when several run at once."""
+        make_directory(self.state / "locks")
+        return exclusive(self.state / "locks" / f"{name}.lock", timeout_seconds)
+
+    def record(self, path: Path) -> Path | None:
+        """Git's directory for the worktree at ``path``, also when the worktree itself is gone."""
+        wanted = str(path / ".git")
+        for entry in sorted((self.common / "worktrees").glob("*/gitdir")):
+            if os.path.normpath(entry.parent / os.fsdecode(entry.read_bytes()).strip("\n")) == wanted:
+                return entry.parent
+        return None
+
+    def opened(self, path: Path) -> Git:
+        """Git in a workspace that exists, freed of locks left behind. Raises Refused for anything else."""
+        if path.parent != self.workspaces or path.is_symlink() or not path.is_dir():
+            raise Refused(f"{path} is not a workspace below {self.workspaces}: expected a directory made by us")
+        directory = self.record(path)
+        if directory is None or half_made(directory):
+            raise Refused(f"git no longer knows the workspace {path}. Start the task again: it will be made anew")
+        clear_locks(directory)
+        return Git(self.common, directory=directory, tree=path)
+
+    def set_aside(self, path: Path) -> Path:
+        """Move something that is in the way and not ours to judge to where nobody trips over it."""
+        kept = self.state / "set_aside"
+        make_directory(kept)
+        return _renamed(path, kept)
+
+    def discard(self, path: Path) -> None:
+        """Remove a directory so that a kill leaves it whole or gone from its place, never in part."""
+        trash = self.workspaces / ".trash"
+        make_directory(trash)
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            _renamed(path, trash)
+        for left in trash.iterdir():
+            shutil.rmtree(left, onerror=_made_writable)
+
+
+def half_made(directory: Path) -> bool:
+    """Whether git was killed while it made this worktree."""
+    if not all((directory / name).exists() for name in ("HEAD", "commondir", "gitdir")):
+        return True
+    locked = directory / "locked"
+    return locked.exists() and locked.read_text().strip() == "initializing"
+
+
+def forget(directory: Path) -> None:
+    """Remove git's directory for a worktree; its name for the worktree last, so that a repeat finds it."""
+    for entry in directory.iterdir():
+        if entry.name != "gitdir":
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    (directory / "gitdir").unlink(missing_ok=True)
+    directory.rmdir()
+
+
+def _renamed(path: Path, into: Path) -> Path:
+    number = 1
+    while (new := into / f"{path.parent.name}.{path.name}.{number}").exists():
+        number += 1
+    return path.rename(new)
+
+
+def _made_writable(function: Callable[..., Any], path: str, _error: object) -> None:
+    """Some tools leave directories that not even their owner may write."""
+    Path(path).parent.chmod(0o700)
+    Path(path).chmod(0o700)
+    function(path)

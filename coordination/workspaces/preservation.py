@@ -1,0 +1,165 @@
+"""How is everything in a workspace kept before it is reset or removed?
+
+As a commit under ``refs/coordination/preserved/<task>/<n>`` whose tree is what the files were and whose parents are
+HEAD and, when something else was staged, the index. It is made with an index of its own: neither the workspace nor its
+index changes. Files that git ignores, and files in repositories within the workspace, are kept up to a size; those
+that were not are named in the message. Copied secrets (``.env`` and its like) are never kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from coordination.errors import Conflict
+from coordination.files import make_directory
+from coordination.workspaces.commits import STATE, nested_repositories
+from coordination.workspaces.git import Git, clear_locks
+from coordination.workspaces.place import Place
+from coordination.workspaces.repository import shown
+
+_FILE_BYTES_MAX = 1 << 20
+_TOTAL_BYTES_MAX = 20 << 20
+_NAMED_MAX = 200
+_SECRET = re.compile(r"\.env(\..*)?|\.envrc")
+_NO_SECRET = re.compile(r".*\.(example|sample|template|dist)")
+
+
+def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits: bool = True) -> str | None:
+    """Keep what is there under a ref and name it; None when the branches of ours have it all already.
+
+    ``ignored``: also files that git ignores; ``commits``: also commits that no branch of ours contains.
+    """
+    clear_locks(git.directory)
+    head = git.commit_at("HEAD")
+    make_directory(place.state / "temporary")
+    with tempfile.TemporaryDirectory(dir=place.state / "temporary") as scratch:
+        indexed = _own_index(git, Path(scratch) / "index", head)
+        staged = indexed.run("write-tree", accept=(0, 128))  # 128: a merge is under way, nothing can be told as staged
+        left_out = _add_everything(indexed, ignored=ignored)
+        tree = indexed.text("write-tree")
+    of_head = git.text("rev-parse", f"{head}^{{tree}}") if head else ""
+    others = [] if staged.code or staged.text in (tree, of_head) else [staged.text]
+    if tree == of_head and not others and not (commits and _unreachable(git, head, task)):
+        return None
+    parents = [head] if head else []
+    parents += [git.make_commit(index, parents, f"Index of {git.tree.name}\n") for index in others]
+    return _named(git, task, tree, parents, _message(git, left_out))
+
+
+def preserved(git: Git, task: str) -> tuple[str, ...]:
+    """The refs that keep what was in a task's workspaces, oldest first."""
+    listed = git.text("for-each-ref", "--format=%(refname)", f"refs/coordination/preserved/{task}/").split()
+    return tuple(sorted(listed, key=lambda name: int(name.rpartition("/")[2])))
+
+
+def _own_index(git: Git, index: Path, head: str | None) -> Git:
+    own = git.with_index(index)
+    real = git.directory / "index"
+    if real.exists():
+        shutil.copyfile(real, index)
+    elif head:
+        own.run("read-tree", head)
+    return own
+
+
+def _add_everything(git: Git, *, ignored: bool) -> list[str]:
+    """Put all files into the index; returns those that were left out."""
+    nested = nested_repositories(git)
+    around = [f":(exclude,top,literal){directory}" for directory in nested]
+    git.run(
+        "add",
+        "--all",
+        "--ignore-errors",
+        "--",
+        ":/",
+        f":(exclude,top,literal){STATE}",
+        *around,
+        magic=True,
+        accept=(0, 1),
+    )
+    candidates = [name for directory in nested for name in _files_below(git.tree, directory)]
+    if ignored:
+        candidates += git.run("ls-files", "-z", "--others", "--ignored", "--exclude-standard").names
+    fitting = _fitting(git.tree, candidates)
+    _update_index(git, "--add", fitting)
+    new = git.run(
+        "diff", "--cached", "--name-only", "-z", "--diff-filter=A", "--no-renames", "HEAD", accept=(0, 128)
+    ).names
+    secrets = [name for name in new if _is_secret(name)]
+    _update_index(git, "--force-remove", secrets)
+    kept = set(fitting) - set(secrets)
+    return [f"{directory}/.git" for directory in nested] + sorted({*candidates, *secrets} - kept)
+
+
+def _update_index(git: Git, how: str, names: Iterable[str]) -> None:
+    listed = b"".join(os.fsencode(name) + b"\0" for name in names)
+    if listed:
+        git.run("update-index", how, "-z", "--stdin", stdin=listed)
+
+
+def _files_below(tree: Path, directory: str) -> Iterator[str]:
+    for where, directories, names in os.walk(tree / directory):
+        for found in (directories, names):
+            found[:] = [name for name in found if name != ".git"]
+        links = [name for name in directories if (Path(where) / name).is_symlink()]
+        yield from (os.path.relpath(Path(where) / name, tree) for name in [*names, *links])
+
+
+def _fitting(tree: Path, names: Iterable[str]) -> list[str]:
+    """Those that may be kept: files and links, no secrets, each and all together of bounded size."""
+    fitting, total = [], 0
+    for name in names:
+        status = (tree / name).lstat() if os.path.lexists(tree / name) else None
+        plain = status is not None and (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode))
+        if status is None or not plain or _is_secret(name) or PurePosixPath(name).parts[0] == STATE:
+            continue
+        if status.st_size <= _FILE_BYTES_MAX and total + status.st_size <= _TOTAL_BYTES_MAX:
+            fitting.append(name)
+            total += status.st_size
+    return fitting
+
+
+def _is_secret(name: str) -> bool:
+    base = PurePosixPath(name).name
+    return bool(_SECRET.fullmatch(base)) and not _NO_SECRET.fullmatch(base)
+
+
+def _unreachable(git: Git, head: str | None, task: str) -> bool:
+    """Whether no branch of ours has this commit, so that removing the workspace would lose it."""
+    if head is None:
+        return False
+    own = git.text("for-each-ref", "--format=%(refname)", f"--contains={head}", "refs/heads/coordination/")
+    return not own and not any(git.is_ancestor(head, name) for name in preserved(git, task))
+
+
+def _message(git: Git, left_out: list[str]) -> str:
+    lines = [f"What was in workspace {git.tree.name}", ""]
+    if (git.directory / "MERGE_HEAD").exists():
+        lines += [f"A merge of {(git.directory / 'MERGE_HEAD').read_text().strip()} was under way.", ""]
+    if left_out:
+        lines += ["Not kept, for size or because it may be secret:", *shown(left_out[:_NAMED_MAX])]
+    if len(left_out) > _NAMED_MAX:
+        lines.append(f"and {len(left_out) - _NAMED_MAX} more")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _named(git: Git, task: str, tree: str, parents: list[str], message: str) -> str:
+    names = preserved(git, task)
+    for name in names:  # the same again, after a kill: one ref is enough
+        if git.text("log", "-1", "--format=%T %P", name) == f"{tree} {' '.join(parents)}":
+            return name
+    commit = git.make_commit(tree, parents, message)
+    number = int(names[-1].rpartition("/")[2]) + 1 if names else 1
+    while True:
+        try:
+            git.set_ref(f"refs/coordination/preserved/{task}/{number}", commit, "", reason=f"kept {git.tree.name}")
+        except Conflict:
+            number += 1
+        else:
+            return f"refs/coordination/preserved/{task}/{number}"

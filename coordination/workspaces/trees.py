@@ -1,0 +1,147 @@
+"""How does a workspace come to be what a run needs, whatever a killed run left there, and how does it go?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coordination.errors import GitFailed, Refused
+from coordination.files import make_directory
+from coordination.model.runs import WorkspaceRequest
+from coordination.workspaces.git import Git, clear_locks
+from coordination.workspaces.merging import conflicts, merge_head, start_merge
+from coordination.workspaces.place import Place, forget, half_made
+from coordination.workspaces.preservation import preserve
+from coordination.workspaces.repository import resolve, shown
+
+_REASON = "kept by coordination"  # locked: the user's own ``git worktree prune`` leaves it alone
+
+
+def ensure(place: Place, request: WorkspaceRequest, *, task: str, fresh: bool) -> Path:
+    """The workspace as asked for. What a killed run left is kept under a ref, and stays unless ``fresh``."""
+    git = ensure_linked(place, request)
+    if request.branch:
+        _settle_on_branch(place, git, request.branch, task, fresh=fresh)
+    else:
+        settle_on_commit(place, git, resolve(place.git, request.commit), task)
+    if request.bring_in:
+        bring_in(place, git, request.bring_in, task)
+    return git.tree
+
+
+def ensure_linked(place: Place, request: WorkspaceRequest) -> Git:
+    """A worktree that git knows and that has its files; on which commit is not said yet."""
+    path = place.path(request.name)
+    with place.locked("workspaces"):
+        directory = _recorded(place, request, path)
+    _link(place, path, directory)
+    clear_locks(directory)
+    git = Git(place.common, directory=directory, tree=path)
+    if not (directory / "index").exists():
+        git.run("reset", "--hard", "--quiet")  # new, or killed before its files were all there
+    return git
+
+
+def settle_on_commit(place: Place, git: Git, commit: str, task: str, *, commits: bool = True) -> None:
+    """Exactly this commit and nothing else in the tree, HEAD detached. What was there is kept first."""
+    # ignored files are what gates and builds made: they go, so that nothing old can make a gate pass
+    preserve(place, git, task, ignored=False, commits=commits)
+    # detached first: a reset through a branch name would move that branch
+    git.run("update-ref", "--no-deref", "HEAD", commit)
+    _reset(git)
+    git.run("clean", "-ffdx", "--quiet")
+
+
+def bring_in(place: Place, git: Git, commit: str, task: str) -> tuple[str, ...]:
+    """Merge a commit in without committing, for the run to settle. Returns the files in conflict. May be repeated."""
+    head = resolve(git, "HEAD")
+    if git.is_ancestor(commit, head):
+        return ()
+    if merge_head(git) != commit:
+        preserve(place, git, task)
+        _reset(git)
+        git.run("clean", "-ffd", "--quiet")
+        start_merge(git, commit)
+    return shown(conflicts(git, head, commit).files)
+
+
+def remove(place: Place, name: str, task: str) -> str | None:
+    """Keep what is in the workspace, then remove it. Returns the ref that keeps it, None when there was nothing."""
+    path = place.path(name)
+    kept = None
+    with place.locked("workspaces"):
+        directory = place.record(path)
+        if path.is_dir() and not path.is_symlink():
+            if directory is None or half_made(directory):
+                _vacate(place, path)
+            else:
+                kept = preserve(place, place.opened(path), task)
+        place.discard(path)
+        if directory is not None:
+            forget(directory)
+    return kept
+
+
+def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> Path:
+    """Git's directory for the workspace; made when missing, made anew when half-made or when its tree is gone."""
+    directory = place.record(path)
+    if directory is not None and not half_made(directory) and path.is_dir() and not path.is_symlink():
+        return directory
+    _vacate(place, path)
+    if directory is not None:
+        forget(directory)
+    make_directory(place.workspaces)
+    start = [_branch(place, request)] if request.branch else ["--detach", resolve(place.git, request.commit)]
+    try:
+        place.git.run("worktree", "add", "--no-checkout", "--lock", "--reason", _REASON, str(path), *start)
+    except GitFailed as error:
+        raise Refused(f"git cannot make the workspace {path}: {error.stderr}") from error
+    made = place.record(path)
+    if made is None:
+        raise Refused(f"git made the workspace {path} but does not name it: is {place.state} another path now?")
+    return made
+
+
+def _branch(place: Place, request: WorkspaceRequest) -> str:
+    """The branch, made at the base when it is missing; without ``worktree add -b``, which writes to the config."""
+    name = f"refs/heads/{request.branch}"
+    if place.git.commit_at(name) is None:
+        place.git.set_ref(name, resolve(place.git, request.base), "", reason="task started")
+    return request.branch
+
+
+def _vacate(place: Place, path: Path) -> None:
+    """Make room for a worktree. Files that git does not know as one are moved away, never removed."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        path.unlink()
+    elif path.is_dir() and any(entry.name != ".git" for entry in path.iterdir()):
+        place.set_aside(path)
+    else:
+        place.discard(path)
+
+
+def _link(place: Place, path: Path, directory: Path) -> None:
+    """The workspace's ``.git`` names our directory, whatever was put there since."""
+    link = path / ".git"
+    wanted = f"gitdir: {directory}\n".encode()
+    if link.is_symlink():
+        link.unlink()
+    elif link.is_dir():
+        place.set_aside(link)  # a repository somebody made here: its history may be all there is of it
+    if not link.exists() or link.read_bytes() != wanted:
+        link.unlink(missing_ok=True)
+        link.write_bytes(wanted)
+
+
+def _settle_on_branch(place: Place, git: Git, branch: str, task: str, *, fresh: bool) -> None:
+    preserve(place, git, task)
+    name = f"refs/heads/{branch}"
+    found = git.run("symbolic-ref", "--quiet", "HEAD", accept=(0, 1)).text
+    if found != name:
+        git.run("symbolic-ref", "-m", "coordination: back to the task's branch", "HEAD", name)
+    if found != name or fresh:
+        _reset(git)
+        git.run("clean", "-ffd", "--quiet")
+
+
+def _reset(git: Git) -> None:
+    git.run("reset", "--hard", "--quiet", "HEAD")  # also ends a merge that was under way
