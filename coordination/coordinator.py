@@ -106,7 +106,8 @@ def _remember(home: Home) -> None:
     known = files.read_json_if_there(note)
     common = str(home.repository.common)
     if known is None:
-        files.publish_json(note, {"common": common})
+        found = Workspaces(home.repository.common, home.state).phantoms()
+        files.publish_json(note, {"common": common, "phantoms": found})
     elif known.get("common") != common:
         raise Refused(
             f"{home.state} belongs to the repository {known.get('common')}, not to {common}: "
@@ -204,6 +205,11 @@ class Coordinator:
         """SHA-256 of a state in canonical form: equal states, equal digests."""
         return digest(Core().dump(state))
 
+    def clear_phantoms(self) -> None:
+        """Take away what the agents' sandboxes left in the git directory, but nothing that was there before us."""
+        note = files.read_json(self.home.state / "repository.json")
+        self.workspaces.clear_phantoms(note.get("phantoms", []))
+
     # -- the supervisor, seen from outside ------------------------------------------------------------------------------
 
     @property
@@ -232,12 +238,13 @@ class Coordinator:
     def submit(self, value: Mapping[str, Any], *, ticket: str = "", source: str = "command") -> str:
         """Accept a task, whoever brings it; its id. Raises Rejected with the reason."""
         submission = taskfile.parse(dict(value), roles=self.roles, gates=self.settings.gates.named)
-        self._check_role(submission)
         accepted = ""
 
         def decide(state: State) -> Sequence[e.AnyEvent]:
             nonlocal accepted
             accepted, events = commands.submit(state, submission, ticket=ticket, source=source)
+            if events:  # what was accepted before stays accepted, whatever the roles are now
+                self._check_role(submission)
             return events
 
         self.transact(decide)

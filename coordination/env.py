@@ -263,7 +263,7 @@ def _signalled(pid: int) -> int | None:
     except ProcessLookupError:
         return None
     except PermissionError:
-        return 0
+        return 0  # alive, and not ours
     return 0
 
 

@@ -67,6 +67,8 @@ def chosen(prompt: str, purpose: str) -> Mapping[str, JSON]:
     # the script itself holds the texts its cases look for, and the prompt may quote it again
     said = _BLOCK.sub("", prompt)
     script = json.loads(block.group(1))
+    if not isinstance(script, dict):
+        raise TypeError(f"expected the script to be an object, found {type(script).__name__}")
     script = script.get("by_purpose", {}).get(purpose, script)
     for case in script.get("match", []):
         if all(part in said for part in case["contains"]):

@@ -25,7 +25,6 @@ _WORDS = (
     "magic",
     "boot",
     "log",
-    "namespace",
     "epoch",
     "segment",
     "offset",
@@ -38,6 +37,7 @@ _WORDS = (
     "poison",
     "owner_pid",
     "owner_start",
+    "owner_namespace",
 )
 _AT = {word: index for index, word in enumerate(_WORDS)}
 _CHECKED = _AT["check"]
@@ -55,7 +55,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
-    """Who set the marks: a process number in a namespace of process ids."""
+    """Who set the marks. Its number means nothing to who lives in another namespace of process ids."""
 
     pid: int
     start: int
@@ -68,7 +68,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     head: Head
     marked: bool  # work is unfinished or failed
     poisoned: bool
-    this_boot: bool  # of this boot, and of our namespace of process ids
+    this_boot: bool
     owner: Owner
 
 
@@ -97,6 +97,11 @@ class Page:
         """Whether the mapped file is still the one that has the name."""
         return self._env.same_file(self._descriptor, self.path)
 
+    @property
+    def dies_with_boot(self) -> bool:
+        """Whether the system names its boots; if not, a page can never be believed."""
+        return self._boot != 0
+
     def read(self) -> Reading | None:
         """What the page says; None when it is not a whole page of this log."""
         for _ in range(100):  # a writer between two stores makes a moment's nonsense, a broken page lasts
@@ -111,7 +116,6 @@ class Page:
             ("magic", _MAGIC),
             ("boot", self._boot),
             ("log", self._log),
-            ("namespace", self._namespace),
         ):
             self._store(word, value)
         self.advance(head)
@@ -132,6 +136,7 @@ class Page:
         """Mark that bytes may stand behind the head from now on, and by whom."""
         self._store("owner_pid", self._env.pid())
         self._store("owner_start", owner_start)
+        self._store("owner_namespace", self._namespace)
         self.mark("dirty")
 
     def mark(self, mark: Mark) -> None:
@@ -167,8 +172,8 @@ class Page:
             ),
             marked=bool(named["dirty"] or named["syncing"] or named["poison"]),
             poisoned=bool(named["poison"]),
-            this_boot=bool(self._boot) and named["boot"] == self._boot and named["namespace"] == self._namespace,
-            owner=Owner(pid=named["owner_pid"], start=named["owner_start"], namespace=named["namespace"]),
+            this_boot=self.dies_with_boot and named["boot"] == self._boot,
+            owner=Owner(pid=named["owner_pid"], start=named["owner_start"], namespace=named["owner_namespace"]),
         )
 
 

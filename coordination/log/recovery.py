@@ -14,6 +14,7 @@ import msgspec
 
 from coordination import files
 from coordination.env import Env
+from coordination.errors import Unsuitable
 from coordination.log import frames, segments
 from coordination.log.frames import Header, Previous
 from coordination.log.page import Head, Page, Reading
@@ -49,7 +50,10 @@ def survey(chain: Chain, reading: Reading | None, *, env: Env) -> Survey:
 
 
 def recover(directory: Path, page: Page, owner_start: int, *, env: Env) -> Head:
-    """Go on in a new segment of the next epoch. Only under the append lock. Raises LogDamaged, OSError."""
+    """Go on in a new segment of the next epoch. Only under the append lock. Raises LogDamaged, Unsuitable, OSError."""
+    if not page.dies_with_boot:
+        # every append would begin with a recovery, whose conflict would never end
+        raise Unsuitable(f"{directory}: this system does not say which boot it is, so a log here can only be read")
     reading = page.read()
     page.begin(owner_start)  # killed from here on: the next one recovers again
     chain = segments.load(directory, env=env)

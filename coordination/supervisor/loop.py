@@ -72,7 +72,7 @@ class Supervisor:
         self._noted: tuple[int, float] = (-1, 0.0)
         self._since = coordinator.now()
         self._snapshot_seq = 0
-        self._closing = threading.Event()
+        self._untidy = True
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -130,6 +130,8 @@ class Supervisor:
         self._mark("recovered")
 
     def _end(self) -> State:
+        self._untidy = True
+        self._tidy(running=bool(self.coordinator.store.state.live_runs()))
         state = self.coordinator.transact(lambda _state: [e.SupervisorStopped(supervisor=self.id)])
         self._snapshot(force=True)
         self._note(force=True)
@@ -388,10 +390,17 @@ class Supervisor:
         self._snapshot()
         self._note()
         poll = self.coordinator.settings.supervisor.poll_seconds
-        state = self.coordinator.store.state
-        busy = bool(state.live_runs()) or bool(self.coordinator.inbox.pending())
+        running = bool(self.coordinator.store.state.live_runs())
+        self._tidy(running=running)
+        busy = running or bool(self.coordinator.inbox.pending())
         assert self._wakeups is not None
         self._wakeups.wait(min(poll, 0.1) if busy else poll)
+
+    def _tidy(self, *, running: bool) -> None:
+        """Once after the last run ended: while agents run, their sandboxes may stand on what they left."""
+        if not running and self._untidy:
+            self.coordinator.clear_phantoms()
+        self._untidy = running
 
     def _mode(self, state: State) -> str:
         """"" | drain | finish | force: what was asked by an event, or by signals (once: finish, more: force)."""

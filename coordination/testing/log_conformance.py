@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from coordination.errors import Conflict, UsageError
@@ -38,7 +39,7 @@ def starts_empty(connect: Connect) -> None:
 
 def gives_back_what_was_appended(connect: Connect) -> None:
     """Payloads come back byte for byte, numbered from 1, to every connection."""
-    payloads = [b'{"n":1}', b'{ "a" : [1, 2.50, {"seq":9}] }', '{"é":"\\n \\" ☃"}'.encode(), b'{"":{}}']
+    payloads = [b'{"n":1}', b'{"a" : [1, 2.50, {"seq":9}] }', '{"é":"\\n \\" ☃"}'.encode(), b'{"":{}}']
     log = connect()
     for after, payload in enumerate(payloads):
         assert log.append(payload, after=after) == after + 1
@@ -69,7 +70,7 @@ def refuses_a_moved_head(connect: Connect) -> None:
     log = connect()
     _fill(log, 2)
     for after in (0, 1, 3):
-        assert _raised(Conflict, lambda after=after: log.append(b'{"no":1}', after=after)).head == 2
+        assert _raised(Conflict, partial(log.append, b'{"no":1}', after=after)).head == 2
     assert [seq for seq, _ in connect().read(0, upto="head")] == [1, 2]
     assert log.append(b'{"n":3}', after=2) == 3
 
@@ -78,7 +79,7 @@ def refuses_what_is_not_an_object_on_one_line(connect: Connect) -> None:
     """A payload that would not come back byte for byte is refused, and the log stays as it was."""
     log = connect()
     for payload in (b"", b"{}", b"[1]", b'{"a":\n1}', b'{"a":1', b'"a":1}'):
-        _raised(UsageError, lambda payload=payload: log.append(payload, after=0))
+        _raised(UsageError, partial(log.append, payload, after=0))
     assert list(log.read(0, upto="head")) == []
 
 

@@ -6,12 +6,12 @@ checkout, index, branches, configuration and hooks are never touched, but for on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from coordination.model.runs import DiffStat, LandingRequest, WorkspaceRequest
 from coordination.workspaces import audit as auditing
-from coordination.workspaces import commits, landing, objects, preservation, repository, traces, trees
+from coordination.workspaces import commits, landing, objects, phantoms, preservation, repository, traces, trees
 from coordination.workspaces.audit import Outside
 from coordination.workspaces.landing import Gates, LandingResult
 from coordination.workspaces.place import Place
@@ -148,6 +148,14 @@ class Workspaces:
     def audit(self, before: Outside) -> list[str]:
         """A sentence for everything outside that moved since."""
         return auditing.audit(self._git, before)
+
+    def phantoms(self) -> list[str]:
+        """Empty things that an agent's sandbox leaves in the git directory, or that were there before."""
+        return phantoms.present(self._place.common)
+
+    def clear_phantoms(self, keep: Collection[str]) -> None:
+        """Remove those that are not in ``keep``. Only while no agent runs: a sandbox may have mounted over them."""
+        phantoms.clear(self._place.common, keep)
 
     def keep_log_ref(self, uuid: str, seq: int) -> None:
         """Remember the log in the repository itself."""

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from coordination.model.runs import Value
 from coordination.workspaces.git import Git
+from coordination.workspaces.phantoms import present
 
 _OURS = ("refs/coordination/", "refs/heads/coordination/")
-_WATCHED = ("config", "config.worktree", "hooks", "info", "objects/info/alternates", "HEAD")
+_WATCHED = ("config", "config.worktree", "hooks", "info", "objects/info/alternates")
 _ABSENT = "nothing"
 
 
@@ -30,17 +31,29 @@ def snapshot_outside(git: Git) -> Outside:
     """What is there now."""
     listed = git.run("for-each-ref", "--format=%(refname)%00%(objectname)%(symref)%00").out.replace(b"\n", b"")
     names = [os.fsencode(name).decode(errors="backslashreplace") for name in os.fsdecode(listed).split("\0")[:-1]]
+    phantoms = present(git.common)
     refs = dict(zip(names[::2], names[1::2], strict=True))
     return Outside(
         refs={name: at for name, at in refs.items() if not name.startswith(_OURS)},
-        files={str(path.relative_to(git.common)): _digest(path) for path in _watched(git.common)},
+        files={
+            name: _digest(git.common / name)
+            for path in _watched(git.common)
+            if (name := str(path.relative_to(git.common))) not in phantoms
+        },
     )
 
 
 def audit(git: Git, before: Outside) -> list[str]:
-    """A sentence for everything that moved since."""
+    """A sentence for everything that moved since.
+
+    A new ref, and one that only grew, are left out: a user who goes on committing must not stop the work.
+    """
     after = snapshot_outside(git)
-    moved = [f"{name} moved from {was} to {now}" for name, was, now in _differences(before.refs, after.refs)]
+    moved = [
+        f"{name} moved from {was} to {now}"
+        for name, was, now in _differences(before.refs, after.refs)
+        if was != _ABSENT and (now == _ABSENT or not git.is_ancestor(was, now))
+    ]
     changed = [
         f"{git.common / name} was {'made' if was == _ABSENT else 'removed' if now == _ABSENT else 'changed'}"
         for name, was, now in _differences(before.files, after.files)

@@ -87,7 +87,7 @@ class Git:
     def with_index(self, index: Path) -> Git:
         """The same place with another index, which leaves the real one alone."""
         other = Git(self.common, directory=self.directory, tree=self.tree)
-        other.index = index
+        other.index, other._guards = index, self._drivers()
         return other
 
     def run(
@@ -215,12 +215,12 @@ class Git:
         return GitFailed(f"git {call} in {self.tree} failed with {code}: {stderr}", code=code, stderr=stderr)
 
 
-def clear_locks(directory: Path, wait: threading.Event | None = None) -> None:
+def clear_locks(directory: Path) -> None:
     """Remove what a git call killed half-way left in a work tree's own directory, once no call of ours lives there."""
     left = [lock for name in ("index.lock", "HEAD.lock") if (lock := directory / name).exists()]
     if not left:
         return
-    resting = wait or threading.Event()
+    resting = threading.Event()
     for _ in range(1000):
         if not _calls_alive(directory):
             break

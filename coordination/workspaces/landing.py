@@ -16,8 +16,9 @@ from coordination.workspaces.commits import with_trailers
 from coordination.workspaces.git import Git
 from coordination.workspaces.merging import Merge, conflicts
 from coordination.workspaces.place import LANDING, Place
+from coordination.workspaces.preservation import preserve
 from coordination.workspaces.repository import resolve, shown
-from coordination.workspaces.trees import ensure_linked, settle_on_commit
+from coordination.workspaces.trees import check_out, ensure_linked
 
 Gates = Callable[[Path, str], tuple[GateResult, ...]]
 """Given the directory and the merge commit checked out there, runs the gates on it."""
@@ -46,11 +47,13 @@ def land(place: Place, request: LandingRequest, *, task: str, gates: Gates) -> L
         if done is not None:
             return LandingResult(kind="merged", integration=old, merge=done)
         tree = ensure_linked(place, WorkspaceRequest(name=LANDING, commit=old))
-        settle_on_commit(place, tree, old, task, commits=False)
+        # a merge that did not get further than here is on no branch, and nobody's work
+        preserve(place, tree, task, ignored=False, commits=False)
+        check_out(tree, old)
         made = _merged(tree, request, task=task, old=old, commit=commit)
         if isinstance(made, LandingResult):
             return made
-        settle_on_commit(place, tree, made, task, commits=False)
+        check_out(tree, made)
         results = gates(tree.tree, made)
         if not all(result.passed for result in results):
             return LandingResult(kind="gate_failed", integration=old, merge=made, gates=results)

@@ -61,10 +61,17 @@ class Place:
                 return entry.parent
         return None
 
+    def sweep(self, name: str) -> None:
+        """Remove what ``forget`` leaves when it is killed just before its end: an empty directory of that name."""
+        for entry in (self.common / "worktrees").glob(f"{name}*"):
+            if entry.name.removeprefix(name).strip("0123456789") == "" and not any(entry.iterdir()):
+                entry.rmdir()
+
     def opened(self, path: Path) -> Git:
         """Git in a workspace that exists, freed of locks left behind. Raises Refused for anything else."""
-        if path.parent != self.workspaces or path.is_symlink() or not path.is_dir():
+        if path.parent.resolve() != self.workspaces or path.is_symlink() or not path.is_dir():
             raise Refused(f"{path} is not a workspace below {self.workspaces}: expected a directory made by us")
+        path = self.workspaces / path.name
         directory = self.record(path)
         if directory is None or half_made(directory):
             raise Refused(f"git no longer knows the workspace {path}. Start the task again: it will be made anew")

@@ -12,8 +12,8 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from coordination.errors import Conflict
@@ -37,9 +37,8 @@ def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits
     """
     clear_locks(git.directory)
     head = git.commit_at("HEAD")
-    make_directory(place.state / "temporary")
-    with tempfile.TemporaryDirectory(dir=place.state / "temporary") as scratch:
-        indexed = _own_index(git, Path(scratch) / "index", head)
+    with _scratch(place, git.tree.name) as scratch:
+        indexed = _own_index(git, scratch / "index", head)
         staged = indexed.run("write-tree", accept=(0, 128))  # 128: a merge is under way, nothing can be told as staged
         left_out = _add_everything(indexed, ignored=ignored)
         tree = indexed.text("write-tree")
@@ -56,6 +55,16 @@ def preserved(git: Git, task: str) -> tuple[str, ...]:
     """The refs that keep what was in a task's workspaces, oldest first."""
     listed = git.text("for-each-ref", "--format=%(refname)", f"refs/coordination/preserved/{task}/").split()
     return tuple(sorted(listed, key=lambda name: int(name.rpartition("/")[2])))
+
+
+@contextmanager
+def _scratch(place: Place, name: str) -> Iterator[Path]:
+    """A directory for one workspace, emptied of what a kill left there: a workspace has one live run at a time."""
+    path = place.state / "temporary" / name
+    shutil.rmtree(path, ignore_errors=True)
+    make_directory(path)
+    yield path
+    shutil.rmtree(path)
 
 
 def _own_index(git: Git, index: Path, head: str | None) -> Git:

@@ -22,7 +22,9 @@ def ensure(place: Place, request: WorkspaceRequest, *, task: str, fresh: bool) -
     if request.branch:
         _settle_on_branch(place, git, request.branch, task, fresh=fresh)
     else:
-        settle_on_commit(place, git, resolve(place.git, request.commit), task)
+        # ignored files are what gates and builds made: they go, so that nothing old can make a gate pass
+        preserve(place, git, task, ignored=False)
+        check_out(git, resolve(git, request.commit))
     if request.bring_in:
         bring_in(place, git, request.bring_in, task)
     return git.tree
@@ -41,13 +43,12 @@ def ensure_linked(place: Place, request: WorkspaceRequest) -> Git:
     return git
 
 
-def settle_on_commit(place: Place, git: Git, commit: str, task: str, *, commits: bool = True) -> None:
-    """Exactly this commit and nothing else in the tree, HEAD detached. What was there is kept first."""
-    # ignored files are what gates and builds made: they go, so that nothing old can make a gate pass
-    preserve(place, git, task, ignored=False, commits=commits)
-    # detached first: a reset through a branch name would move that branch
-    git.run("update-ref", "--no-deref", "HEAD", commit)
-    _reset(git)
+def check_out(git: Git, commit: str) -> None:
+    """Exactly this commit and nothing else in the tree, HEAD detached. The caller has kept what was there."""
+    if git.run("symbolic-ref", "--quiet", "HEAD", accept=(0, 1)).code == 0:
+        # detached first: a reset through a branch name would move that branch
+        git.run("update-ref", "--no-deref", "HEAD", resolve(git, "HEAD"))
+    _reset(git, commit)
     git.run("clean", "-ffdx", "--quiet")
 
 
@@ -78,6 +79,7 @@ def remove(place: Place, name: str, task: str) -> str | None:
         place.discard(path)
         if directory is not None:
             forget(directory)
+        place.sweep(name)
     return kept
 
 
@@ -89,6 +91,7 @@ def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> Path:
     _vacate(place, path)
     if directory is not None:
         forget(directory)
+    place.sweep(request.name)
     make_directory(place.workspaces)
     start = [_branch(place, request)] if request.branch else ["--detach", resolve(place.git, request.commit)]
     try:
@@ -143,5 +146,5 @@ def _settle_on_branch(place: Place, git: Git, branch: str, task: str, *, fresh: 
         git.run("clean", "-ffd", "--quiet")
 
 
-def _reset(git: Git) -> None:
-    git.run("reset", "--hard", "--quiet", "HEAD")  # also ends a merge that was under way
+def _reset(git: Git, commit: str = "HEAD") -> None:
+    git.run("reset", "--hard", "--quiet", commit)  # also ends a merge that was under way

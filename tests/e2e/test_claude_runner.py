@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,13 +60,14 @@ class Bench:
         options: Mapping[str, Any] | None = None,
         stopping: Callable[[], str] = lambda: "",
         variables: Mapping[str, str] | None = None,
+        commands: bool = False,
         **fields: Any,
     ) -> Outcome:
         """Play the steps to one run."""
         chosen = {"binary": find_binary("", ""), "retries_max": 0, "stop_grace_seconds": 0.5, **(options or {})}
         with ModelServer({"s": steps}) as server:
             self.waiting_for_model = lambda: bool(server.requests)
-            request = self.request(server.url, variables or {}, fields)
+            request = self.request(server.url, variables or {}, {"shell": commands, **fields})
             outcome = create(chosen).run(request, progress=self.seen.append, stopping=stopping)
             self.asked = server.requests
         return outcome
@@ -307,13 +309,13 @@ def test_a_sandboxed_shell_works_in_the_workspace_and_nowhere_else(bench: Bench,
         bash("touch /var/tmp/coordination-evil ~/evil"),
         say("done"),
     ]
-    denied = (str(repository / ".git"), str(state))
-    outcome = bench.run(steps, shell=True, sandbox="require", deny_write=denied, deny_read=(str(state),))
+    denied = (str(repository / ".git"), str(state), str(bench.directory / "no such file"))
+    outcome = bench.run(steps, commands=True, sandbox="require", deny_write=denied, deny_read=denied[1:])
     said = [text for _, text in bench.results()]
     assert outcome.ending is Ending.SUCCEEDED
     assert "b\n" in said[0]
     assert "begin" in said[0]
-    assert str(bench.run_directory) in said[0]
+    assert re.search(r"/tmp/coordination-\w+/", said[0])
     assert "temporary works" in said[1]
     assert "the secret" not in said[3]
     assert (bench.workspace / "made.txt").read_text() == "made\n"
@@ -335,7 +337,7 @@ def test_a_shell_of_a_role_that_does_not_write_only_reads(bench: Bench, reposito
         bash("python3 -c 1"),
         say("done"),
     ]
-    outcome = bench.run(steps, shell=True, writes=False, deny_write=(str(repository / ".git"),))
+    outcome = bench.run(steps, commands=True, writes=False, deny_write=(str(repository / ".git"),))
     allowed, *refused = bench.results()
     assert "begin" in allowed[1]
     assert all(failed for failed, _ in refused), refused
@@ -346,12 +348,12 @@ def test_a_shell_of_a_role_that_does_not_write_only_reads(bench: Bench, reposito
 def test_without_a_sandbox_there_is_no_shell_unless_settings_say_so(bench: Bench) -> None:
     """The tool is not even offered; a person's word in the settings brings it back; ``require`` refuses to run."""
     bare = {"PATH": str(bench.directory)}
-    bench.run([say("x")], shell=True, variables=bare)
+    bench.run([say("x")], commands=True, variables=bare)
     assert "Bash" not in bench.asked[0].tools
-    outcome = bench.run([say("x")], shell=True, sandbox="require", variables=bare)
+    outcome = bench.run([say("x")], commands=True, sandbox="require", variables=bare)
     assert (outcome.ending, outcome.code) == (Ending.FAILED, "unsuitable")
     bench.run(
-        [bash("echo out > out.txt"), say("x")], shell=True, sandbox="off", options={"shell_without_sandbox": True}
+        [bash("echo out > out.txt"), say("x")], commands=True, sandbox="off", options={"shell_without_sandbox": True}
     )
     assert (bench.workspace / "out.txt").read_text() == "out\n"
 

@@ -125,6 +125,15 @@ def test_without_a_new_enough_python_the_script_says_what_it_needs(checkout: Pat
     assert "Python 3.11 or newer is needed" in result.stderr
 
 
+def test_a_python_without_ensurepip_is_told_from_a_broken_one(checkout: Path, tmp_path: Path) -> None:
+    """On Debian the module is a package of its own: the message names it, and nothing half-made stays behind."""
+    (tmp_path / "ensurepip.py").write_text("raise ImportError\n")
+    result = run("make_venv", checkout, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1
+    assert "apt install python3-venv" in result.stderr
+    assert not (checkout / ".venv").exists()
+
+
 @pytest.mark.parametrize("how", ["alone", "alone_by_directory"])
 def test_two_scripts_at_once_prepare_one_after_the_other(checkout: Path, how: str) -> None:
     """Only one is inside at a time, with and without flock, and all get their turn."""

@@ -189,6 +189,16 @@ def test_a_file_that_stays_half_is_rejected_after_a_second(inbox: Inbox, env: Wa
     assert "not JSON" in error_file(inbox)["reason"]
 
 
+def test_growing_counts_as_change_even_if_the_clock_stands_still(inbox: Inbox, env: Watched, ledger: Ledger) -> None:
+    """A file system with coarse times does not make a growing file look finished."""
+    path = inbox.directory / "x.json"
+    for size in (1, 2, 3):
+        path.write_bytes(GOOD[:size])
+        os.utime(path, (1, 1))
+        assert [receipt.fate for receipt in inbox.sweep(ledger.judge)] == [Fate.WAITING]
+        env.clock += QUIET_SECONDS
+
+
 def test_another_file_of_the_same_name_begins_anew(inbox: Inbox, env: Watched, ledger: Ledger) -> None:
     """What was remembered of a file is not held against its successor."""
     path = inbox.directory / "x.json"
@@ -291,6 +301,26 @@ def test_a_pipe_that_replaces_a_file_at_the_last_moment_does_not_block(tmp_path:
     assert ledger.calls == []
 
 
+def test_a_hard_link_that_replaces_a_file_at_the_last_moment_is_not_read(tmp_path: Path, ledger: Ledger) -> None:
+    """A file with a second name outside is refused by what was opened, not only by what was there before."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b'{"prompt": "secret"}')
+
+    class Swapping(Watched):
+        def open_read(self, path: Path) -> int:
+            if path.parent.name == ".taken":
+                path.unlink()
+                path.hardlink_to(secret)
+            return super().open_read(path)
+
+    env = Swapping()
+    inbox = Inbox(tmp_path / "inbox", lambda: 0.0, env=env)
+    inbox.prepare()
+    (inbox.directory / "a.json").write_bytes(GOOD)
+    assert [receipt.fate for receipt in inbox.sweep(ledger.judge)] == [Fate.REJECTED]
+    assert ledger.calls == []
+
+
 def test_a_file_of_another_user_is_refused(
     inbox: Inbox, env: Watched, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,19 +355,32 @@ def test_a_file_that_grows_while_it_is_read_is_still_bounded(tmp_path: Path, led
     """The limit holds for what was read, not only for what was promised."""
 
     class Growing(Watched):
-        def open_read(self, path: Path) -> int:
-            descriptor = super().open_read(path)
-            with path.open("ab") as file:
-                file.write(b" " * BYTES_MAX)
-            return descriptor
+        def read(self, descriptor: int, size: int, offset: int) -> bytes:
+            # once it is taken, and after its size was looked at
+            for path in (tmp_path / "inbox" / ".taken").iterdir():
+                os.truncate(path, BYTES_MAX * 2)
+            return super().read(descriptor, size, offset)
 
     env = Growing()
     inbox = Inbox(tmp_path / "inbox", lambda: 0.0, env=env)
     inbox.prepare()
     (inbox.directory / "a.json").write_bytes(GOOD)
-    inbox.sweep(ledger.judge)
-    assert [receipt.fate for receipt in swept(inbox, env, ledger)] == [Fate.REJECTED]
+    assert [receipt.fate for receipt in inbox.sweep(ledger.judge)] == [Fate.REJECTED]
     assert ledger.calls == []
+
+
+def test_a_file_we_may_not_read_is_refused(tmp_path: Path, ledger: Ledger) -> None:
+    """A file without permissions is not left lying for ever, it is given its reason."""
+
+    class Forbidding(Watched):
+        def open_read(self, path: Path) -> int:
+            raise PermissionError(13, "Permission denied", str(path))
+
+    env = Forbidding()
+    inbox = Inbox(tmp_path / "inbox", lambda: 0.0, env=env)
+    inbox.prepare()
+    (inbox.directory / "a.json").write_bytes(GOOD)
+    assert [receipt.reason for receipt in swept(inbox, env, ledger)] == ["the file cannot be read by us"]
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------
@@ -502,7 +545,7 @@ class Cutting(Watched):
     def rename(self, old: Path, new: Path) -> None:
         self._around(lambda: super(Cutting, self).rename(old, new))
 
-    def sync_directory(self, path: Path) -> None:  # noqa: ARG002
+    def sync_directory(self, path: Path) -> None:
         self._around(lambda: None)  # the system lives on, so what was not synced is there all the same
 
     def create(self, path: Path) -> int:
@@ -513,7 +556,7 @@ class Cutting(Watched):
         taken: int = self._around(lambda: super(Cutting, self).write(descriptor, data, offset))
         return taken
 
-    def sync(self, descriptor: int) -> None:  # noqa: ARG002
+    def sync(self, descriptor: int) -> None:
         self._around(lambda: None)
 
     def unlink(self, path: Path) -> None:

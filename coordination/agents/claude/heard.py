@@ -102,7 +102,8 @@ class Heard:
         if isinstance(said.get("usage"), dict):
             spoken.usage = said["usage"]
         content = said.get("content")
-        for block in content if isinstance(content, list) else []:
+        blocks = content if isinstance(content, list) else []
+        for block in (each for each in blocks if isinstance(each, dict)):
             spoken.characters += len(json.dumps(block.get("input") or block.get("text") or ""))
             if block.get("type") == "tool_use":
                 self.tool = str(block.get("name", ""))

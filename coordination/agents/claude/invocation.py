@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ OUTSIDE_TOOLS = frozenset(  # they reach other sessions, other processes or late
         *("EnterWorktree", "ExitWorktree"),
     }
 )
+
+TEMPORARY_BYTES_MAX = 64  # a socket's path holds 103 at most (macOS), and the program adds up to 36
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,18 +84,27 @@ def _tools(request: AgentRequest, options: Options) -> tuple[tuple[str, ...], bo
     return tuple(dict.fromkeys(tool for tool in wanted if tool not in refused)), sandboxed
 
 
-def temporary(request: AgentRequest) -> str:
-    """Return the run's own temporary directory; the program's default is shared by all of a user's sessions."""
-    return request.environment.get("TMPDIR") or str(Path(request.run_directory) / "tmp")
+@contextlib.contextmanager
+def temporary(request: AgentRequest) -> Iterator[str]:
+    """Give the run a temporary directory of its own: the program's default is shared by all of a user's sessions.
+
+    The sandbox keeps sockets in it, whose paths must be short; a request's long one is replaced for the time.
+    """
+    asked = request.environment.get("TMPDIR") or str(Path(request.run_directory) / "tmp")
+    if len(asked.encode()) <= TEMPORARY_BYTES_MAX:
+        Path(asked).mkdir(mode=0o700, parents=True, exist_ok=True)
+        yield asked
+        return
+    with tempfile.TemporaryDirectory(prefix="coordination-", dir="/tmp", ignore_cleanup_errors=True) as short:
+        yield short
 
 
-def environment(request: AgentRequest, options: Options) -> dict[str, str]:
+def environment(request: AgentRequest, options: Options, temporary: str) -> dict[str, str]:
     """Return the whole environment of the program: the request's, and what makes the program behave."""
-    own = temporary(request)
     return {
         **request.environment,
-        "TMPDIR": own,
-        "CLAUDE_CODE_TMPDIR": own,
+        "TMPDIR": temporary,
+        "CLAUDE_CODE_TMPDIR": temporary,
         "CLAUDE_CONFIG_DIR": request.config_directory,
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
@@ -103,7 +116,7 @@ def environment(request: AgentRequest, options: Options) -> dict[str, str]:
     }
 
 
-def settings(request: AgentRequest, canary: str, *, sandboxed: bool) -> dict[str, JSON]:
+def settings(request: AgentRequest, canary: str, temporary: str, *, sandboxed: bool) -> dict[str, JSON]:
     """Return the settings; ``canary`` is what the program's hook says once they are in force."""
     # the canary speaks on stderr: what a SessionStart hook prints on stdout is shown to the model
     hook = {"hooks": [{"type": "command", "command": f"echo {canary} >&2"}]}
@@ -113,12 +126,12 @@ def settings(request: AgentRequest, canary: str, *, sandboxed: bool) -> dict[str
         "hooks": {"SessionStart": [hook]},
     }
     if sandboxed:
-        settings["sandbox"] = _sandbox(request)
+        settings["sandbox"] = _sandbox(request, temporary)
     return settings
 
 
-def _sandbox(request: AgentRequest) -> dict[str, JSON]:
-    own = [request.directory, temporary(request)]
+def _sandbox(request: AgentRequest, temporary: str) -> dict[str, JSON]:
+    own = [request.directory, temporary]
     # what surrounds the workspace is read-only in the sandbox anyway, and naming it would close the workspace too
     deny_write = [path for path in request.deny_write if not any(within(place, path) for place in own)]
     return {

@@ -25,19 +25,11 @@ class Process:
         self.transcript = _opened(directory / "transcript.jsonl", os.O_RDONLY | os.O_CREAT, "rb")
         # an earlier try's lines stay as evidence; only what comes after them is ours
         self.transcript.seek(0, os.SEEK_END)
-        with (
-            _opened(directory / "transcript.jsonl", os.O_WRONLY | os.O_APPEND, "ab") as output,
-            _opened(directory / "stderr.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, "ab") as errors,
-        ):
-            self._child = subprocess.Popen(
-                list(arguments),
-                cwd=request.directory,
-                env=dict(environment),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=errors,
-                start_new_session=True,
-            )
+        try:
+            self._child = self._spawned(arguments, environment, request)
+        except OSError:
+            self.transcript.close()
+            raise
         assert self._child.stdin is not None
         self._stdin = self._child.stdin
         os.set_blocking(self._stdin.fileno(), False)
@@ -96,6 +88,24 @@ class Process:
             os.close(self._exit)
             self._exit = -1
         return code
+
+    def _spawned(
+        self, arguments: Sequence[str], environment: Mapping[str, str], request: AgentRequest
+    ) -> subprocess.Popen[bytes]:
+        directory = Path(request.run_directory)
+        with (
+            _opened(directory / "transcript.jsonl", os.O_WRONLY | os.O_APPEND, "ab") as output,
+            _opened(directory / "stderr.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, "ab") as errors,
+        ):
+            return subprocess.Popen(
+                list(arguments),
+                cwd=request.directory,
+                env=dict(environment),
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=errors,
+                start_new_session=True,
+            )
 
     def _write(self) -> None:
         try:

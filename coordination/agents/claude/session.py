@@ -49,9 +49,13 @@ class Session:
 
     def run(self) -> Outcome:
         """Start, converse, end, judge."""
+        with temporary(self._request) as directory:
+            return self._run(directory)
+
+    def _run(self, temporary: str) -> Outcome:
         leftovers = [path for path in self._leftovers() if not path.exists()]
         try:
-            self._process = self._start()
+            self._process = self._start(temporary)
         except OSError as error:
             return Outcome(
                 ending=Ending.FAILED, code="spawn_failed", reason=f"cannot start {self._invocation.binary}: {error}"
@@ -73,13 +77,13 @@ class Session:
             )
         )
 
-    def _start(self) -> Process:
+    def _start(self, temporary: str) -> Process:
         request, invocation = self._request, self._invocation
-        Path(temporary(request)).mkdir(mode=0o700, parents=True, exist_ok=True)
         role_file = Path(request.run_directory) / "role.md"
         role_file.write_text(request.instructions, encoding="utf-8")
-        chosen = settings(request, self._canary, sandboxed=invocation.sandboxed)
-        return Process(arguments(request, invocation, role_file, chosen), environment(request, self._options), request)
+        chosen = settings(request, self._canary, temporary, sandboxed=invocation.sandboxed)
+        variables = environment(request, self._options, temporary)
+        return Process(arguments(request, invocation, role_file, chosen), variables, request)
 
     def _leftovers(self) -> Sequence[Path]:
         # the sandbox makes these in the workspace and leaves them; innermost first
@@ -111,10 +115,12 @@ class Session:
                 self._answer(message)
                 continue
             self._heard.hear(message)
-            if message.get("type") in {"assistant", "result"}:
-                self._report_progress()
-            if message.get("type") == "result":
-                self._after_result()
+            match message.get("type"):
+                case "assistant":
+                    self._report_progress()
+                case "result":
+                    self._report_progress()
+                    self._after_result()
         if heard:
             self._last_output = time.monotonic()
         return heard
