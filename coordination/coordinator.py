@@ -31,7 +31,17 @@ from coordination.store import SnapshotDirectory, Store, digest
 from coordination.workspaces import Repository, Workspaces, discover
 
 STATE_DIRECTORY = ".coordination"
-_DIRECTORIES = ("log", "snapshots", "locks", "runs", "sessions", "agent_workspaces", "scratch", "roles", "shared_context")
+_DIRECTORIES = (
+    "log",
+    "snapshots",
+    "locks",
+    "runs",
+    "sessions",
+    "agent_workspaces",
+    "scratch",
+    "roles",
+    "shared_context",
+)
 
 Decide = Callable[[State], Sequence[e.AnyEvent]]
 
@@ -237,18 +247,21 @@ class Coordinator:
 
     def submit(self, value: Mapping[str, Any], *, ticket: str = "", source: str = "command") -> str:
         """Accept a task, whoever brings it; its id. Raises Rejected with the reason."""
+        return self.accept(value, ticket=ticket, source=source)[0]
+
+    def accept(self, value: Mapping[str, Any], *, ticket: str = "", source: str = "command") -> tuple[str, bool]:
+        """The same, and whether it was new: what was accepted before is not accepted twice."""
         submission = taskfile.parse(dict(value), roles=self.roles, gates=self.settings.gates.named)
+        self._check_role(submission)
         accepted = ""
 
         def decide(state: State) -> Sequence[e.AnyEvent]:
             nonlocal accepted
             accepted, events = commands.submit(state, submission, ticket=ticket, source=source)
-            if events:  # what was accepted before stays accepted, whatever the roles are now
-                self._check_role(submission)
             return events
 
-        self.transact(decide)
-        return accepted
+        new = bool(self.store.transact(decide).events)
+        return accepted, new
 
     def judge(self, data: bytes, ticket: str, source: str) -> str:
         """Judge the bytes of a task file: the inbox's callback."""
@@ -294,5 +307,3 @@ def parse_moment(text: str) -> float:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         raise UsageError(f"{text!r} is neither a sequence number nor a time like 2026-01-31T12:00:00Z") from None
-
-

@@ -16,16 +16,18 @@ import signal
 import stat
 import struct
 import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _START_FIELD = 19  # of /proc/PID/stat, counted behind the command's name
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
 _SYSCTL = "/usr/sbin/sysctl"
 _SAFE = os.O_CLOEXEC | os.O_NOFOLLOW
-# struct flock as Linux lays it out on every 64-bit machine: type, whence, start, length, pid (0 for description locks)
-_FLOCK = struct.Struct("hhqqi4x")
+# struct flock on a 64-bit machine, and which of its five fields is the type; the others are 0 (the whole file)
+_FLOCK, _TYPE = {"darwin": (struct.Struct("qqihh"), 3)}.get(sys.platform, (struct.Struct("hhqqi4x"), 0))
 
 
 class Env:
@@ -135,7 +137,7 @@ class Env:
     def lock(self, descriptor: int) -> None:
         """Wait for the exclusive lock of an open file. Ends with ``unlock``, ``close`` or our death."""
         if self.description_locks:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _described(fcntl.F_WRLCK))
         else:
             self._lock_elsewhere(descriptor, 0)
 
@@ -143,7 +145,7 @@ class Env:
         """Take the exclusive lock if nobody has it."""
         try:
             if self.description_locks:
-                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _described(fcntl.F_WRLCK))
             else:
                 self._lock_elsewhere(descriptor, fcntl.LOCK_NB)
         except OSError as error:
@@ -155,7 +157,7 @@ class Env:
     def unlock(self, descriptor: int) -> None:
         """Let the lock go."""
         if self.description_locks:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _described(fcntl.F_UNLCK))
         else:
             fcntl.lockf(descriptor, fcntl.LOCK_UN)
             fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -163,8 +165,8 @@ class Env:
     def locked(self, descriptor: int) -> bool:
         """Whether somebody else has the lock, found out without taking it."""
         query = fcntl.F_OFD_GETLK if self.description_locks else fcntl.F_GETLK
-        answer = fcntl.fcntl(descriptor, query, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-        kind: int = _FLOCK.unpack(answer)[0]
+        answer = fcntl.fcntl(descriptor, query, _described(fcntl.F_WRLCK))
+        kind: int = _FLOCK.unpack(answer)[_TYPE]
         return kind != fcntl.F_UNLCK
 
     def _lock_elsewhere(self, descriptor: int, flags: int) -> None:
@@ -222,7 +224,7 @@ class Env:
     def pid_namespace(self) -> int:
         """Within which namespace our process ids mean something; 0 where the system does not say."""
         try:
-            return os.stat("/proc/self/ns/pid").st_ino
+            return os.stat(_PID_NAMESPACE).st_ino
         except OSError:
             return 0
 
@@ -249,6 +251,10 @@ class Env:
         signal.pidfd_send_signal(process, signal.SIGKILL)
 
 
+def _described(kind: int) -> bytes:
+    return _FLOCK.pack(*(kind if field == _TYPE else 0 for field in range(5)))
+
+
 def _boot_session() -> str:
     # macOS; asked once by each who needs it
     if not os.path.exists(_SYSCTL):
@@ -260,10 +266,8 @@ def _boot_session() -> str:
 def _signalled(pid: int) -> int | None:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        return 0  # alive, and not ours
+    except OSError as error:
+        return None if error.errno == errno.ESRCH else 0  # alive, and not ours
     return 0
 
 

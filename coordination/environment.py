@@ -20,7 +20,9 @@ MARKER = "COORDINATION_RUN"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def build(source: Mapping[str, str], passed: Collection[str], *, home: str, scratch: str, marker: str) -> dict[str, str]:
+def build(
+    source: Mapping[str, str], passed: Collection[str], *, home: str, scratch: str, marker: str
+) -> dict[str, str]:
     """The environment of a run: what we set, what the contract copies if set, what the settings pass by name."""
     copied = {name: source[name] for name in (*COPIED, *passed) if source.get(name)}
     return copied | {

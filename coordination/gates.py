@@ -17,9 +17,7 @@ TIMED_OUT = 124  # as timeout(1) has it
 NOT_RUNNABLE = 127  # as the shell has it
 
 
-def run(
-    gate: GateCommand, *, commit: str, directory: Path, log: Path, environment: Mapping[str, str]
-) -> GateResult:
+def run(gate: GateCommand, *, commit: str, directory: Path, log: Path, environment: Mapping[str, str]) -> GateResult:
     """Run the gate's argv in ``directory``, never through a shell; its output goes to the file ``log``.
 
     A command that cannot be started counts as exit code 127, one that outlives its timeout as 124; both kill

@@ -143,8 +143,8 @@ class Turns:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            if self._descriptor is not None:
-                self._env.unlock(self._descriptor)
+            assert self._descriptor is not None
+            self._env.unlock(self._descriptor)
         finally:
             self._threads.release()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from coordination.model.commands import newest_work
 from coordination.model.facts import Facts
 from coordination.model.runs import Purpose
 from coordination.model.state import Run, State, Task
@@ -40,6 +41,16 @@ def waiting(state: State, facts: Facts, policies: Policies, task: Task) -> list[
         return ["waits for a slot to be judged in"]
     reasons = [*hindrances(state, facts, task), *policies.holds(facts, task)]
     return reasons or ["waits for a free slot"]
+
+
+def choices(task: Task) -> list[str]:
+    """What a person can type about a task that waits for one."""
+    can = ["show", "approve"] if newest_work(task) is not None else ["show"]
+    return [
+        *(f"coord {name} {task.id}" for name in can),
+        f"coord reject {task.id} --reason TEXT",
+        f"coord retry {task.id}",
+    ]
 
 
 def task_row(state: State, facts: Facts, policies: Policies, task: Task) -> Row:
@@ -122,7 +133,8 @@ def ordered(state: State, facts: Facts) -> list[Task]:
 def status(state: State, facts: Facts, policies: Policies, *, seq: int, supervisor: Row) -> Row:
     """What runs, what waits and why, what needs a person, what it cost."""
     tasks = ordered(state, facts)
-    rows = [task_row(state, facts, policies, task) for task in tasks if not task.status.ended]
+    # a cancelled task is shown until its last run is stopped
+    rows = [task_row(state, facts, policies, task) for task in tasks if not task.status.ended or task.live]
     lives = live_by_role(state)
     roles = sorted(facts.roles) if facts.roles else []
     gates = facts.settings.gates.default
@@ -133,11 +145,17 @@ def status(state: State, facts: Facts, policies: Policies, *, seq: int, supervis
         "counts": dict(sorted(Counter(state_of(state, task) for task in tasks).items())),
         "running": [row for row in rows if row["run"]],
         "waiting": [row for row in rows if not row["run"] and row["state"] != Status.WAITING_FOR_PERSON],
-        "needs_person": [row for row in rows if row["state"] == Status.WAITING_FOR_PERSON],
+        "needs_person": [
+            row | {"choices": choices(state.tasks[row["task"]])}
+            for row in rows
+            if row["state"] == Status.WAITING_FOR_PERSON
+        ],
         "slots": {role: {"used": lives[role], "most": facts.slots(role)} for role in roles},
         "landing": [run.id for task in tasks for run in task.live if run.purpose is Purpose.LANDING],
         "gates": list(gates),
-        "warnings": [] if gates else ["no gates are configured: every change is reviewed; see [gates] in coordination.toml"],
+        "warnings": []
+        if gates
+        else ["no gates are configured: every change is reviewed; see [gates] in coordination.toml"],
         "cost_usd": round(state.cost_usd, 6),
         "merged": state.merged,
     }
@@ -176,7 +194,9 @@ def narrated(record_type: str, body: Row) -> str:
         case "TaskCancelled" | "TaskHeld" | "TaskReleased":
             return f"{task} {record_type.removeprefix('Task').lower()}"
         case _:
-            said = ", ".join(f"{key} {value}" for key, value in body.items() if key not in ("seq", "index", "at", "type"))
+            said = ", ".join(
+                f"{key} {value}" for key, value in body.items() if key not in ("seq", "index", "at", "type")
+            )
             return f"{_words(record_type)}{': ' + said if said else ''}"
 
 

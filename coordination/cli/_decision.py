@@ -28,4 +28,4 @@ def report(transaction: Transaction[State], otherwise: str) -> None:
 def hint_without_supervisor(coordinator: Coordinator) -> None:
     """Nothing moves by itself; said beside the answer."""
     if not coordinator.supervisor()["running"]:
-        note("No supervisor runs now: `coord start` takes it up.")
+        note("No supervisor runs now; `coord start` starts one.")

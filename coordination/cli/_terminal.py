@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -33,16 +34,11 @@ def line(text: str, width: int = 0) -> str:
     return joined if not width or len(joined) <= width else f"{joined[: max(width - 1, 0)]}…"
 
 
-def columns() -> int:
-    """How wide the terminal is; where there is none, wide enough for logs."""
-    return shutil.get_terminal_size((120, 40)).columns
-
-
-def say(text: str = "") -> None:
-    """One line of a person's answer, cut to the terminal."""
-    indented = re.match(r" *", text)
-    indent = indented.group() if indented else ""
-    click.echo(indent + line(text, max(columns() - len(indent), 20)))
+def say(text: str = "", *, whole: bool = False) -> None:
+    """One line of a person's answer, its indent kept; cut to the terminal if there is one, unless ``whole``."""
+    indent = " " * (len(text) - len(text.lstrip(" ")))
+    cut = sys.stdout.isatty() and not whole
+    click.echo(indent + line(text, max(shutil.get_terminal_size().columns - len(indent), 20) if cut else 0))
 
 
 def tell(text: str) -> None:
@@ -70,12 +66,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def seconds(duration: float) -> str:
     """A duration for people: 12s, 3m05s, 2h07m."""
-    whole = max(0, int(duration))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    minutes, rest = divmod(max(0, int(duration)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
 def dollars(amount: float, *, estimated: bool = False) -> str:

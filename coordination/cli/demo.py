@@ -46,7 +46,9 @@ def _directory(*, keep: bool) -> Iterator[Path]:
         yield directory
     finally:
         if keep:
-            click.echo(f"\nThe repository is in {directory / 'greeter'}; `coord -C {directory / 'greeter'} status` reads it.")
+            click.echo(
+                f"\nThe repository is in {directory / 'greeter'}; `coord -C {directory / 'greeter'} status` reads it."
+            )
         else:
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -119,7 +121,12 @@ class _Demo:
 
     def _environment(self) -> dict[str, str]:
         """Nothing of the user's own reaches the performance."""
-        return {"HOME": str(self.home), "PATH": os.environ["PATH"], "COORDINATION_CLAUDE": self.binary, "LANG": "C.UTF-8"}
+        return {
+            "HOME": str(self.home),
+            "PATH": os.environ["PATH"],
+            "COORDINATION_CLAUDE": self.binary,
+            "LANG": "C.UTF-8",
+        }
 
     # -- the play -----------------------------------------------------------------------------------------------------
 
@@ -172,8 +179,12 @@ class _Demo:
         seq, replayed = coordinator.replay()
         equal = coordinator.digest(replayed) == coordinator.digest(state)
         click.echo(f"tasks:     {len(state.tasks)} ({', '.join(f'{n} {name}' for name, n in sorted(states.items()))})")
-        click.echo(f"runs:      {len(runs)}, of which {sum(bool(run.model) for run in runs)} were Claude Code processes")
-        click.echo(f"log:       {seq} batches; state replayed from it {'equals' if equal else 'DIFFERS FROM'} the live state")
+        click.echo(
+            f"runs:      {len(runs)}, of which {sum(bool(run.model) for run in runs)} were Claude Code processes"
+        )
+        click.echo(
+            f"log:       {seq} batches; state replayed from it {'equals' if equal else 'DIFFERS FROM'} the live state"
+        )
         click.echo(f"spend:     {state.cost_usd:.4f} USD in play money, at list prices")
         click.echo(f"time:      {time.monotonic() - self.began:.0f} s")
         click.echo(

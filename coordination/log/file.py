@@ -109,8 +109,7 @@ class FileLog:
         frames.check_payload(payload)
         self._refuse_after_fork()
         with self._turns:
-            page = self._page_to_write()
-            head = self._settled(page)
+            page, head = self._settled()
             if head.epoch != self._epoch or head.seq != after:
                 decided = f"decided after batch {after} in epoch {self._epoch}"
                 message = f"{decided}, but the log's head is {head.seq} in epoch {head.epoch}"
@@ -129,7 +128,7 @@ class FileLog:
         """Recover if that is needed; afterwards the head is durable."""
         self._refuse_after_fork()
         with self._turns:
-            self._settled(self._page_to_write())
+            self._settled()
 
     def close(self) -> None:
         """Give back descriptors and memory."""
@@ -202,18 +201,17 @@ class FileLog:
 
     # writing, in our turn
 
-    def _settled(self, page: Page) -> Head:
+    def _settled(self) -> tuple[Page, Head]:
         """Where the next line goes, by a page that we may believe or by recovery."""
-        head = self._believed(page)
-        if head is not None:
-            return head
         try:
-            return recovery.recover(self._directory, page, self._start, env=self._env)
+            page = self._page_to_write()
+            head = self._believed(page)
+            if head is None:
+                head = recovery.recover(self._directory, page, self._start, env=self._env)
         except OSError as error:
-            message = (
-                f"{self._directory}: the log needs recovery and that failed: {error}. Nothing was appended; try again"
-            )
-            raise Refused(message) from error
+            needs = f"{self._directory}: the log needs recovery, which failed: {error}"
+            raise Refused(f"{needs}. Nothing was appended; remove the cause and try again") from error
+        return page, head
 
     def _believed(self, page: Page) -> Head | None:
         reading = page.read()
@@ -272,9 +270,7 @@ class FileLog:
             raise OutcomeUnknown(message) from error
 
     def _move_on(self, head: Head, new: Head) -> None:
-        with self._seeing:
-            if self._places.epoch != new.epoch:
-                return
+        with self._seeing:  # the places are of this epoch: nobody recovers in our turn
             position = Position(segment=new.segment, offset=new.offset, seq=new.seq, sum=new.sum, durable=head.durable)
             self._places.passed(position)
 
@@ -324,7 +320,11 @@ def _create_unless_there(directory: Path, env: Env) -> None:
 def _new_page(directory: Path, log: str, env: Env) -> Page:
     descriptor = env.open_write(directory / PAGE)
     # written, not only resized: a store into a hole of a full disk would be a signal instead of an error
-    files.write_fully(descriptor, bytes(BYTES), 0, env=env)
+    try:
+        files.write_fully(descriptor, bytes(BYTES), 0, env=env)
+    except BaseException:
+        env.close(descriptor)
+        raise
     return Page(directory / PAGE, descriptor, log, env)
 
 

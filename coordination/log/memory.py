@@ -72,6 +72,7 @@ class MemoryLog:
     def wait(self, after: int, timeout_seconds: float) -> bool:
         """Wait until there is a batch beyond ``after``."""
         with self._batches.grown:
+            timeout_seconds = min(timeout_seconds, threading.TIMEOUT_MAX)
             return self._batches.grown.wait_for(lambda: self.durable > after, timeout_seconds)
 
     def settle(self) -> None:

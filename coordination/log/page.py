@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from mmap import mmap
 from pathlib import Path
 from typing import Literal
 
@@ -79,7 +78,7 @@ class Page:
         self.path = path
         self._descriptor = descriptor
         self._env = env
-        self._map: mmap = env.map_shared(descriptor, BYTES)
+        self._map = env.map_shared(descriptor, BYTES)
         self._words = memoryview(self._map).cast("Q")
         boot = env.boot_id()
         self._boot = _hashed(boot) if boot else 0

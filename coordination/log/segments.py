@@ -64,10 +64,7 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
 
     def start_before(self, seq: int) -> Position:
         """The start of the segment in which the line after ``seq`` stands, or would."""
-        for segment in reversed(self.segments):
-            if segment.header.first_seq <= seq + 1:
-                return segment.start
-        return self.segments[0].start
+        return next(segment.start for segment in reversed(self.segments) if segment.header.first_seq <= seq + 1)
 
 
 def path_of(directory: Path, number: int) -> Path:

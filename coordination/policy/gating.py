@@ -47,6 +47,4 @@ def _told(result: GateResult) -> str:
     return f"gate {result.gate!r} exited {result.exit_code} on {result.commit[:12]}:\n{tail}"
 
 
-
-
 policy = Gating()

@@ -32,7 +32,9 @@ class Reviewing(Policy[None]):
         outcome = review.outcome
         if outcome.verdict == "approve":
             return Verdict(judgement=Judgement.ACCEPT, reason=f"approved by {review.id}")
-        said = "\n".join(_told(finding) for finding in outcome.findings) or outcome.report or "rejected without a finding"
+        said = (
+            "\n".join(_told(finding) for finding in outcome.findings) or outcome.report or "rejected without a finding"
+        )
         if task.rounds + 1 >= facts.settings.limits.rounds_max:
             reason = f"rejected {task.rounds + 1} times; last by {review.id}:\n{said}"
             return Verdict(judgement=Judgement.PERSON, reason=reason)

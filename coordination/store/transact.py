@@ -19,7 +19,6 @@ from coordination.model.projection import Projection
 from coordination.store.snapshot import Snapshot, SnapshotDirectory, digest
 
 S = TypeVar("S")
-_SLICE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,17 +95,12 @@ class Store(Generic[S]):
 
     def follow(self, after: int, *, patience_seconds: float = 0.0) -> Iterator[Record]:
         """The durable records after batch ``after``, and those that come; ends when none came for that long."""
-        waited = 0.0
-        while True:
+        more = True
+        while more:
             for seq, payload in self._log.read(after, upto="durable"):
                 yield from decode(seq, payload)
-                after, waited = seq, 0.0
-            left = patience_seconds - waited
-            if self._log.wait(after, max(0.0, min(left, _SLICE_SECONDS))):
-                continue
-            waited += _SLICE_SECONDS
-            if left <= _SLICE_SECONDS:
-                return
+                after = seq
+            more = self._log.wait(after, patience_seconds)
 
     def digest(self) -> str:
         """Of the state as it is held now: a fold of the same batches anywhere else must give the same."""

@@ -46,7 +46,8 @@ class Supervisor:
     """One repository's supervisor. ``run`` raises LockHeld when there is another one.
 
     ``mark`` is called by name before and after every step with an effect: tests end the process there.
-    ``narrate`` is called with every durable record, in order.
+    ``narrate`` is called with every durable record, in order. With ``once`` it ends when nothing is left to do; unless
+    ``patient``, it does not wait for delays then.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class Supervisor:
         coordinator: Coordinator,
         *,
         once: bool = False,
+        patient: bool = True,
         narrate: Narrate | None = None,
         receipts: Callable[[Receipt], None] | None = None,
         mark: Mark | None = None,
     ) -> None:
         self.coordinator = coordinator
-        self.once = once
+        self.once, self.patient = once, patient
         self.id = f"{platform.node()}:{os.getpid()}:{int(time.time())}"
         self._narrate, self._told = narrate, 0
         self._receipts = receipts or (lambda _receipt: None)
@@ -170,11 +172,7 @@ class Supervisor:
     def _still(self, state: State, run: Run, events: Sequence[e.AnyEvent]) -> Sequence[e.AnyEvent]:
         """What was seen of a run, as long as the log does not know it already."""
         now = state.run(run.id)
-        return [
-            event
-            for event in events
-            if not (isinstance(event, e.RunStarted) and now.started_at) and now.live
-        ]
+        return [event for event in events if not (isinstance(event, e.RunStarted) and now.started_at) and now.live]
 
     def _observe_run(self, state: State, run: Run) -> list[e.AnyEvent]:
         directory = self._directory(run)
@@ -237,7 +235,9 @@ class Supervisor:
             reason = f"stopped: {stop.get('why')}"
         self._mark("reaped")
         usage = self._spent(run)
-        return [e.RunEnded(task=run.task, run=run.id, outcome=Outcome(ending=ending, code=code, reason=reason, **usage))]
+        return [
+            e.RunEnded(task=run.task, run=run.id, outcome=Outcome(ending=ending, code=code, reason=reason, **usage))
+        ]
 
     def _spent(self, run: Run) -> dict[str, Any]:
         """What a run without an outcome had spent when it last said so: estimated, never nothing."""
@@ -403,7 +403,7 @@ class Supervisor:
         self._untidy = running
 
     def _mode(self, state: State) -> str:
-        """"" | drain | finish | force: what was asked by an event, or by signals (once: finish, more: force)."""
+        """ "" | drain | finish | force: what was asked by an event, or by signals (once: finish, more: force)."""
         if self._signals:
             return "finish" if self._signals == 1 and state.stop != "force" else "force"
         return state.stop
@@ -432,7 +432,7 @@ class Supervisor:
         now = self.coordinator.now()
         later = self.coordinator.facts(integration=state.integration)
         for task in state.tasks_alive():
-            if task.status is Status.QUEUED and task.not_before > now and not state.paused:
+            if self.patient and task.status is Status.QUEUED and task.not_before > now and not state.paused:
                 later = msgspec.structs.replace(later, now=task.not_before)
                 if not hindrances(state, later, task):
                     return True

@@ -27,7 +27,19 @@ from coordination.policy.gating import results
 
 DIFF_BYTES_MAX = 400_000
 _AGENT_OPEN = frozenset({"agent_workspaces", "scratch"})  # what an agent's shell may see of the state directory
-_SECRETS = (".ssh", ".aws", ".gnupg", ".netrc", ".config", ".claude", ".claude.json", ".docker", ".kube", ".npmrc", ".pypirc")
+_SECRETS = (
+    ".ssh",
+    ".aws",
+    ".gnupg",
+    ".netrc",
+    ".config",
+    ".claude",
+    ".claude.json",
+    ".docker",
+    ".kube",
+    ".npmrc",
+    ".pypirc",
+)
 
 
 def branch(task: str) -> str:
@@ -97,7 +109,15 @@ def _review(coordinator: Coordinator, task: Task, run: Run) -> AgentRequest:
     prompt = prompts.review(task, run, diff=diff, gates=list(found.values()), context=packed)
     schema = REVIEW_SCHEMA
     return _agent(
-        coordinator, task, run, role, prompt=prompt, instructions=instructions, writes=False, place=run.id, schema=schema
+        coordinator,
+        task,
+        run,
+        role,
+        prompt=prompt,
+        instructions=instructions,
+        writes=False,
+        place=run.id,
+        schema=schema,
     )
 
 
@@ -116,7 +136,11 @@ def _agent(
     state, settings = coordinator.home.state, coordinator.settings
     session = str(uuid.uuid5(uuid.UUID(coordinator.store.log.uuid), run.id))
     override = settings.roles.get(role.name)
-    told = f"{role.instructions}\n\n# The repository's own CLAUDE.md\n\n{instructions}" if instructions else role.instructions
+    told = (
+        f"{role.instructions}\n\n# The repository's own CLAUDE.md\n\n{instructions}"
+        if instructions
+        else role.instructions
+    )
     common = coordinator.home.repository.common
     return AgentRequest(
         run=run.id,

@@ -29,7 +29,7 @@ class Outside(Value):
 
 def snapshot_outside(git: Git) -> Outside:
     """What is there now."""
-    listed = git.run("for-each-ref", "--format=%(refname)%00%(objectname)%(symref)%00").out.replace(b"\n", b"")
+    listed = git.run("for-each-ref", "--format=%(refname)%00%(objectname) %(symref)%00").out.replace(b"\n", b"")
     names = [os.fsencode(name).decode(errors="backslashreplace") for name in os.fsdecode(listed).split("\0")[:-1]]
     phantoms = present(git.common)
     refs = dict(zip(names[::2], names[1::2], strict=True))
@@ -50,15 +50,22 @@ def audit(git: Git, before: Outside) -> list[str]:
     """
     after = snapshot_outside(git)
     moved = [
-        f"{name} moved from {was} to {now}"
+        f"{name} moved from {was.strip()} to {now.strip()}"
         for name, was, now in _differences(before.refs, after.refs)
-        if was != _ABSENT and (now == _ABSENT or not git.is_ancestor(was, now))
+        if was != _ABSENT and (now == _ABSENT or not _grew(git, was, now))
     ]
     changed = [
         f"{git.common / name} was {'made' if was == _ABSENT else 'removed' if now == _ABSENT else 'changed'}"
         for name, was, now in _differences(before.files, after.files)
     ]
     return moved + changed
+
+
+def _grew(git: Git, was: str, now: str) -> bool:
+    """Whether a ref that leads to the same ref as before, if any, has all it had. What is no commit never grows."""
+    (before, leads_before), (after, leads_after) = was.split(" "), now.split(" ")
+    asked = git.run("merge-base", "--is-ancestor", before, after, accept=(0, 1, 128))
+    return leads_before == leads_after and asked.code == 0
 
 
 def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

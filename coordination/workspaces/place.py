@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from coordination.errors import Refused, UsageError
 from coordination.files import make_directory
@@ -93,7 +91,7 @@ class Place:
         elif path.exists():
             _renamed(path, trash)
         for left in trash.iterdir():
-            shutil.rmtree(left, onerror=_made_writable)
+            _deleted(left)
 
 
 def half_made(directory: Path) -> bool:
@@ -120,8 +118,17 @@ def _renamed(path: Path, into: Path) -> Path:
     return path.rename(new)
 
 
-def _made_writable(function: Callable[..., Any], path: str, _error: object) -> None:
-    """Some tools leave directories that not even their owner may write."""
-    Path(path).parent.chmod(0o700)
-    Path(path).chmod(0o700)
-    function(path)
+def _deleted(path: Path) -> None:
+    try:
+        shutil.rmtree(path)
+    except PermissionError:
+        _make_writable(path)
+        shutil.rmtree(path)
+
+
+def _make_writable(directory: Path) -> None:
+    """Some tools leave directories that not even their owner may write. Links are never followed."""
+    directory.chmod(0o700)
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            _make_writable(entry)

@@ -75,7 +75,8 @@ def remove(place: Place, name: str, task: str) -> str | None:
             if directory is None or half_made(directory):
                 _vacate(place, path)
             else:
-                kept = preserve(place, place.opened(path), task)
+                # what git ignores in the tree of a gate or a review was built there, and is nobody's work
+                kept = preserve(place, place.opened(path), task, ignored=name == task)
         place.discard(path)
         if directory is not None:
             forget(directory)

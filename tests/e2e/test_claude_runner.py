@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,9 @@ from typing import Any
 import psutil
 import pytest
 
+from coordination.agents import Progress
 from coordination.agents.claude import create, find_binary, sandbox_works
+from coordination.agents.claude.session import Session
 from coordination.model.runs import AgentRequest, Ending, Limits, Outcome
 from coordination.rehearsal.model_server import Asked, ModelServer
 
@@ -47,6 +50,7 @@ class Bench:
         self.directory = directory
         self.workspace = directory / "workspace"
         self.run_directory = directory / "run"
+        self.config_directory = directory / "config"
         for name in ("workspace", "run", "config", "home"):
             (directory / name).mkdir()
         self.asked: list[Asked] = []
@@ -61,6 +65,7 @@ class Bench:
         stopping: Callable[[], str] = lambda: "",
         variables: Mapping[str, str] | None = None,
         commands: bool = False,
+        progress: Progress | None = None,
         **fields: Any,
     ) -> Outcome:
         """Play the steps to one run."""
@@ -68,7 +73,7 @@ class Bench:
         with ModelServer({"s": steps}) as server:
             self.waiting_for_model = lambda: bool(server.requests)
             request = self.request(server.url, variables or {}, {"shell": commands, **fields})
-            outcome = create(chosen).run(request, progress=self.seen.append, stopping=stopping)
+            outcome = create(chosen).run(request, progress=progress or self.seen.append, stopping=stopping)
             self.asked = server.requests
         return outcome
 
@@ -88,7 +93,7 @@ class Bench:
             "session": str(uuid.uuid4()),
             "directory": str(self.workspace),
             "run_directory": str(self.run_directory),
-            "config_directory": str(self.directory / "config"),
+            "config_directory": str(self.config_directory),
             "environment": {**own, **service, **variables},
         }
         return AgentRequest(**{**blank, **fields})
@@ -171,6 +176,29 @@ def test_what_may_not_be_read_is_not_read(bench: Bench) -> None:
     assert "the text" in allowed[1]
     assert all(failed and "is not to be read" in said for failed, said in refused), refused
     assert len(outcome.denials) == len(refused) == 4
+
+
+def test_an_answer_of_the_fence_that_comes_too_late_is_a_no(bench: Bench) -> None:
+    """While nobody answers, the tool does not run; the program gives up waiting and blocks it."""
+    busy = threading.Event()
+
+    def stall(now: Mapping[str, Any]) -> None:
+        if now["tool"] == "Write" and not busy.is_set():
+            busy.wait(2.5)
+            busy.set()
+
+    steps = [call("Write", file_path="{cwd}/late.txt", content="x"), say("done")]
+    outcome = bench.run(steps, options={"fence_seconds": 1}, progress=stall)
+    assert outcome.ending is Ending.SUCCEEDED
+    assert not (bench.workspace / "late.txt").exists()
+    assert bench.results()[0][0]
+
+
+def test_an_answer_of_the_fence_that_makes_no_sense_is_a_no(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect of ours closes the fence instead of opening it."""
+    monkeypatch.setattr(Session, "_judged", lambda *_: {"hookSpecificOutput": 7})
+    bench.run([call("Write", file_path="{cwd}/open.txt", content="x"), say("done")])
+    assert not (bench.workspace / "open.txt").exists()
 
 
 # Endings
@@ -285,6 +313,7 @@ def repository(bench: Bench) -> Path:
     git("-C", str(repository), "commit", "--quiet", "--message=begin")
     bench.workspace = state / "agent_workspaces/T"
     bench.run_directory = state / "runs/T.1.work"
+    bench.config_directory = state / "sessions/T"
     bench.run_directory.mkdir(parents=True)
     git("-C", str(repository), "worktree", "add", "--quiet", "-b", "task", str(bench.workspace))
     (state / "secret.txt").write_text("the secret")
@@ -325,6 +354,25 @@ def test_a_sandboxed_shell_works_in_the_workspace_and_nowhere_else(bench: Bench,
     assert not (bench.directory / "home/evil").exists()
     # and nothing of the sandbox itself is left in the tree
     assert git("-C", str(bench.workspace), "status", "--short") == "?? made.txt\n"
+
+
+@needs_sandbox
+def test_output_too_long_to_show_can_be_read_where_the_program_keeps_it(bench: Bench, repository: Path) -> None:
+    """The state directory is closed, but not what the agent itself saw; commands and the reading tool get there."""
+    state = repository / ".coordination"
+    closed = (str(state / "runs"), str(state / "sessions"))
+    kept = f"{bench.config_directory}/projects"
+    session = str(uuid.uuid4())
+    steps = [bash("seq 1 100000"), bash(f"tail -n 1 {kept}/*/{session}/tool-results/*; ls {closed[0]}"), say("done")]
+    bench.run(steps, commands=True, session=session, deny_read=closed, deny_write=closed)
+    assert "Output too large" in bench.results()[0][1]
+    assert bench.results()[1][1].splitlines()[0] == "100000"
+    assert "T.1.work" not in bench.results()[1][1]
+    (file,) = Path(kept).glob("*/*/tool-results/*")
+    bench.run([call("Read", file_path=str(file), limit=1), say("done")], session=session, deny_read=closed)
+    failed, text = bench.results()[-1]
+    assert not failed
+    assert "1\t1" in text
 
 
 @needs_sandbox

@@ -498,6 +498,16 @@ def test_a_clean_workspace_leaves_no_ref(scene: Scene) -> None:
     assert scene.workspaces.remove("T", "T") is None
 
 
+def test_what_a_gate_built_is_not_kept(scene: Scene) -> None:
+    """Ignored files in the workspace of a gate are nobody's work; in the task's own workspace they are kept."""
+    commit = scene.work("T", "a.txt", "a\n")
+    request = WorkspaceRequest(name="T.2.gate", commit=commit)
+    for path in (scene.workspaces.ensure(request), scene.workspaces.path("T")):
+        (path / "built.log").write_text("built\n")
+    assert scene.workspaces.remove("T.2.gate", "T") is None
+    assert scene.workspaces.remove("T", "T") == "refs/coordination/preserved/T/1"
+
+
 def test_removing_keeps_what_was_there_even_in_directories_nobody_may_write(scene: Scene) -> None:
     """The only copy of something is under a ref before it goes."""
     path = scene.ensure()
@@ -707,7 +717,10 @@ def test_the_log_leaves_a_trace_in_the_repository(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda root: git(root, "branch", "sneaked"), "refs/heads/sneaked moved from nothing"),
+        (lambda root: git(root, "update-ref", "refs/heads/main", "main~1"), "refs/heads/main moved from"),
+        (lambda root: git(root, "branch", "-D", "third"), "refs/heads/third moved from"),
+        (lambda root: git(root, "symbolic-ref", "refs/remotes/x/HEAD", "refs/heads/main"), "refs/remotes/x/HEAD moved"),
+        (lambda root: git(root, "update-ref", "refs/odd/blob", "main:story.txt"), "refs/odd/blob moved from"),
         (lambda root: git(root, "config", "core.fsmonitor", "evil"), "config was changed"),
         (lambda root: (root / ".git/hooks/pre-push").write_text("evil"), "hooks/pre-push was made"),
         (lambda root: (root / ".git/info/attributes").write_text("* filter=x"), "info/attributes was made"),
@@ -715,14 +728,28 @@ def test_the_log_leaves_a_trace_in_the_repository(tmp_path: Path) -> None:
     ],
 )
 def test_what_moves_outside_is_found(scene: Scene, change: Callable[[Path], object], sentence: str) -> None:
-    """Branches, configuration, hooks and attributes that moved are named, each once."""
+    """Refs that lost something, configuration, hooks and attributes that moved are named, each once."""
     (scene.root / ".git/hooks").mkdir(exist_ok=True)
+    git(scene.root, "commit", "--quiet", "--allow-empty", "--message=Second")
+    git(scene.root, "branch", "other")
+    git(scene.root, "branch", "third")
+    git(scene.root, "symbolic-ref", "refs/remotes/x/HEAD", "refs/heads/other")
+    git(scene.root, "update-ref", "refs/odd/blob", "main:.gitignore")
     before = scene.workspaces.snapshot_outside()
     scene.work("T", "a.txt", "a\n")
     assert scene.workspaces.audit(before) == []
     change(scene.root)
     (found,) = scene.workspaces.audit(before)
     assert sentence in found
+
+
+def test_a_user_who_goes_on_working_is_not_reported(scene: Scene) -> None:
+    """New refs, and branches that only grew, also when another ref leads to them, are the user's daily work."""
+    git(scene.root, "symbolic-ref", "refs/remotes/x/HEAD", "refs/heads/main")
+    before = scene.workspaces.snapshot_outside()
+    git(scene.root, "commit", "--quiet", "--allow-empty", "--message=Second")
+    git(scene.root, "tag", "new")
+    assert scene.workspaces.audit(before) == []
 
 
 # --- the user's own things

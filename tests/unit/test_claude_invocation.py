@@ -138,7 +138,7 @@ def test_the_sandbox_opens_the_workspace_within_what_is_denied(tmp_path: Path) -
     sandbox = settings(asked, "canary", "/tmp/t", sandboxed=True)["sandbox"]
     assert sandbox["filesystem"]["denyWrite"] == ["/repository/.git"]
     assert sandbox["filesystem"]["denyRead"] == ["/state"]
-    assert sandbox["filesystem"]["allowRead"] == ["/state/workspaces/T", "/tmp/t"]
+    assert sandbox["filesystem"]["allowRead"] == ["/state/workspaces/T", "/tmp/t", str(tmp_path / "config/projects")]
     assert (sandbox["failIfUnavailable"], sandbox["allowUnsandboxedCommands"]) == (True, False)
     assert "sandbox" not in settings(asked, "canary", "/tmp/t", sandboxed=False)
 

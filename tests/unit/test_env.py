@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -162,3 +163,19 @@ def test_clocks_and_dice_move() -> None:
     assert REAL.random_hex(8) != REAL.random_hex(8)
     assert REAL.uuid() != REAL.uuid()
     assert REAL.pid_namespace() == Path("/proc/self/ns/pid").stat().st_ino
+
+
+def test_what_a_system_lacks_is_replaced_by_something_stronger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a data sync the full one is called, and where a full sync has its own name that one is called."""
+    asked: list[int] = []
+    monkeypatch.delattr(os, "fdatasync")
+    monkeypatch.setattr(os, "fsync", asked.append)
+    descriptor = REAL.create(tmp_path / "file")
+    REAL.sync_data(descriptor)
+    assert asked == [descriptor]
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", fcntl.F_GETFD, raising=False)
+    REAL.sync_data(descriptor)
+    assert asked == [descriptor], "fsync is not asked where something stronger is there"
+    REAL.close(descriptor)
+    monkeypatch.setattr(gate, "_PID_NAMESPACE", Path("/nowhere"))
+    assert REAL.pid_namespace() == 0

@@ -313,6 +313,19 @@ def test_a_file_whose_sync_failed_is_never_synced_again(directory: Path, env: Fa
         assert log.epoch == 2
 
 
+def test_after_a_failed_sync_the_page_proves_nothing(directory: Path, env: Faulty) -> None:
+    """A disk that failed once may have lost more: the newest acknowledged batch, too, is written to a new file."""
+    whole = tail(directory).read_bytes()
+    with connected(directory, env) as log:
+        env.fault = "sync"
+        with pytest.raises(OutcomeUnknown):
+            log.append(payload(5), after=4)
+        tail(directory).write_bytes(whole)  # the system dropped what it could not write
+        log.settle()
+        assert numbers(log, "durable") == [1, 2, 3, 4]
+    assert json.loads(tail(directory).read_bytes().splitlines()[1])["n"] == 4
+
+
 def test_recovery_that_fails_is_refused_and_tried_again(directory: Path, env: Faulty) -> None:
     """While the disk cannot take the new segment nothing is acknowledged; afterwards nothing is missing."""
     (directory / "page").unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ def log(tmp_path: Path, env: Boots) -> FileLog:
 
 def say(*reasons: str) -> Sequence[AnyEvent]:
     return [CoordinationPaused(reason=reason) for reason in reasons]
+
+
+def say_again(reason: str, _: Reasons) -> Sequence[AnyEvent]:
+    return say(reason)
 
 
 def store_on(log: Log, snapshots: SnapshotDirectory | None = None) -> Store[Reasons]:
@@ -153,7 +158,7 @@ def test_a_recovery_while_deciding_nothing_is_noticed(log: FileLog, env: Boots) 
     def decide(state: Reasons) -> Sequence[AnyEvent]:
         asked.append(len(state))
         if len(asked) == 1:
-            env.boot = "second"
+            (log._directory / "page").unlink()
             store_on(again(log, env)).transact(lambda _: say("b"))
         return ()
 
@@ -206,7 +211,7 @@ def test_a_snapshot_saves_folding(log: FileLog, tmp_path: Path) -> None:
     store = store_on(log, snapshots)
     assert store.snapshot_seq == 0
     for reason in "abc":
-        store.transact(lambda _, reason=reason: say(reason))
+        store.transact(partial(say_again, reason))
     assert store.snapshot() == store.snapshot_seq == 3
     store.transact(lambda _: say("d"))
     counting = Said()

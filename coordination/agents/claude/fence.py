@@ -26,6 +26,7 @@ class Fence:
     def __init__(self, request: AgentRequest, tools: Sequence[str]) -> None:
         """Resolve the request's places once: the agent must not be able to move them."""
         self._directory = os.path.realpath(request.directory)
+        self._readable = [self._directory, os.path.realpath(own_words(request))]
         self._tools = frozenset([*tools, *(["StructuredOutput"] if request.schema is not None else [])])
         self._writes = request.writes
         self._deny_write = [os.path.realpath(path) for path in request.deny_write]
@@ -56,7 +57,7 @@ class Fence:
         inside = f"{os.path.normpath(path)}/{os.path.relpath(real, self._directory)}"
         if ".git" in inside.casefold().split("/"):
             return f"{path} belongs to git"
-        if _denied(real, self._deny_write, self._directory):
+        if _denied(real, self._deny_write, [self._directory]):
             return f"{path} is not to be written"
         return ""
 
@@ -64,7 +65,7 @@ class Fence:
         for path in _paths_read(tool, arguments):
             real = self._real(path)
             beneath = tool != "Read" and any(within(root, real) for root in self._deny_read)
-            if beneath or _denied(real, self._deny_read, self._directory):
+            if beneath or _denied(real, self._deny_read, self._readable):
                 return f"{path} is not to be read"
         return ""
 
@@ -74,10 +75,18 @@ class Fence:
         return os.path.realpath(Path(self._directory, path))
 
 
-def _denied(path: str, roots: Sequence[str], allowed: str) -> bool:
-    """Whether the innermost place round ``path`` is a denied one; ``allowed`` may lie within a denied one."""
-    denied = max((len(root) for root in roots if within(path, root)), default=-1)
-    return denied > (len(allowed) if within(path, allowed) else -1)
+def own_words(request: AgentRequest) -> Path:
+    """Return where the program keeps what the agent itself saw: too long a tool's output is read there."""
+    return Path(request.config_directory) / "projects"
+
+
+def _denied(path: str, denied: Sequence[str], allowed: Sequence[str]) -> bool:
+    """Whether the innermost place round ``path`` is a denied one; an allowed one may lie within a denied one."""
+    return _depth(path, denied) > _depth(path, allowed)
+
+
+def _depth(path: str, roots: Sequence[str]) -> int:
+    return max((len(root) for root in roots if within(path, root)), default=-1)
 
 
 def _paths_read(tool: str, arguments: Mapping[str, JSON]) -> Iterator[str]:

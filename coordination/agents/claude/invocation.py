@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from coordination.agents.claude.fence import READ_TOOLS, WRITE_TOOLS, within
+from coordination.agents.claude.fence import READ_TOOLS, WRITE_TOOLS, own_words, within
 from coordination.agents.claude.program import find_binary, sandbox_works
 from coordination.errors import Unsuitable, UsageError
 from coordination.model.runs import AgentRequest
@@ -132,6 +132,7 @@ def settings(request: AgentRequest, canary: str, temporary: str, *, sandboxed: b
 
 def _sandbox(request: AgentRequest, temporary: str) -> dict[str, JSON]:
     own = [request.directory, temporary]
+    readable = [*own, str(own_words(request))]
     # what surrounds the workspace is read-only in the sandbox anyway, and naming it would close the workspace too
     deny_write = [path for path in request.deny_write if not any(within(place, path) for place in own)]
     return {
@@ -141,7 +142,7 @@ def _sandbox(request: AgentRequest, temporary: str) -> dict[str, JSON]:
         # only commands it knows to be reading
         "autoAllowBashIfSandboxed": request.writes,
         "allowUnsandboxedCommands": False,
-        "filesystem": {"denyWrite": deny_write, "denyRead": list(request.deny_read), "allowRead": own},
+        "filesystem": {"denyWrite": deny_write, "denyRead": list(request.deny_read), "allowRead": readable},
     }
 
 

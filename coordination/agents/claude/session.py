@@ -13,7 +13,7 @@ from typing import Any
 
 from coordination.agents import Progress, Stopping
 from coordination.agents.claude.ending import Ended, judged
-from coordination.agents.claude.fence import Fence, within
+from coordination.agents.claude.fence import Fence, own_words, within
 from coordination.agents.claude.heard import Heard, Tail, decoded
 from coordination.agents.claude.invocation import Invocation, Options, arguments, environment, settings, temporary
 from coordination.agents.claude.process import Process
@@ -79,6 +79,9 @@ class Session:
 
     def _start(self, temporary: str) -> Process:
         request, invocation = self._request, self._invocation
+        own_words(request).mkdir(
+            mode=0o700, parents=True, exist_ok=True
+        )  # what is not there cannot be opened to a sandbox
         role_file = Path(request.run_directory) / "role.md"
         role_file.write_text(request.instructions, encoding="utf-8")
         chosen = settings(request, self._canary, temporary, sandboxed=invocation.sandboxed)

@@ -1,0 +1,109 @@
+"""What runs, what waits and why, what needs a person, what did it cost? On one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coordination.cli._command import json_option, verb
+from coordination.cli._session import Session
+from coordination.cli._terminal import dollars, emit, say, seconds
+
+if TYPE_CHECKING:
+    from coordination.coordinator import Coordinator
+    from coordination.model.state import Run
+
+SHOWN_MAX = 8
+
+
+@verb("coord status", "coord -C ~/projects/shop status", "coord status --json | jq .needs_person")
+@json_option()
+@click.pass_obj
+def command(session: Session, as_json: bool) -> None:
+    """Show what runs, what waits and why, what needs a person, and what was spent."""
+    row = observed(session.reading())
+    if as_json:
+        emit(row)
+        return
+    _headline(row)
+    _section("Running", [_running(task) for task in row["running"]])
+    _section("Needs a person", [_asking(task) for task in row["needs_person"]])
+    _section("Waiting", [_waiting(task) for task in row["waiting"]])
+
+
+def observed(coordinator: Coordinator) -> dict[str, Any]:
+    """The status as the log has it, with what only files can tell: progress of runs, task files not judged yet."""
+    from coordination import views
+
+    state, facts = coordinator.state(), coordinator.facts()
+    supervisor = coordinator.supervisor()
+    row = views.status(state, facts, coordinator.policies, seq=coordinator.store.seq, supervisor=supervisor)
+    for task in row["running"]:
+        task["live"] = [_live(coordinator, run, facts.now) for run in state.tasks[task["task"]].live]
+    rejected = coordinator.inbox.rejected_directory.glob("*.error.json")
+    row["inbox"] = {"pending": len(coordinator.inbox.pending()), "rejected": sum(1 for _ in rejected)}
+    row["inbox"]["directory"] = str(coordinator.inbox.directory)
+    return row
+
+
+def _live(coordinator: Coordinator, run: Run, now: float) -> dict[str, Any]:
+    from coordination import files, views
+
+    progress = files.read_json_if_there(coordinator.home.state / "runs" / run.id / "progress.json")
+    spent = now - run.started_at if run.started_at else 0.0
+    return views.run_row(run) | {"seconds": round(max(spent, 0.0), 3), "progress": progress}
+
+
+def _headline(row: dict[str, Any]) -> None:
+    supervisor, inbox = row["supervisor"], row["inbox"]
+    say(f"Supervisor: pid {supervisor['pid']}" if supervisor["running"] else "Supervisor: none runs; `coord start`")
+    counts = ", ".join(f"{count} {name}" for name, count in row["counts"].items()) or "none yet; `coord submit`"
+    say(f"Tasks: {counts}. Spent: {dollars(row['cost_usd'])}.")
+    if row["paused"]:
+        say("Everything is paused: nothing new starts; `coord resume` goes on.")
+    if inbox["pending"]:
+        say(f"Inbox: {inbox['pending']} task files are not judged yet.")
+    if inbox["rejected"]:
+        say(f"Inbox: {inbox['rejected']} task files were rejected; the reasons: {inbox['directory']}/rejected")
+    for warning in row["warnings"]:
+        say(f"Note: {warning}")
+
+
+def _section(title: str, entries: Sequence[Sequence[str]]) -> None:
+    if not entries:
+        return
+    say()
+    say(f"{title} ({len(entries)})")
+    for entry in entries[:SHOWN_MAX]:
+        for text in entry:
+            say(text)
+    if len(entries) > SHOWN_MAX:
+        say(f"  … and {len(entries) - SHOWN_MAX} more; `coord tasks` lists all")
+
+
+def _running(task: dict[str, Any]) -> list[str]:
+    return [f"  {live['run']}  {_who(live)}  {_how_long(live)}  {_doing(live)}{task['title']}" for live in task["live"]]
+
+
+def _who(live: dict[str, Any]) -> str:
+    return f"{live['role']} ({live['model']})" if live["role"] else str(live["gate"] or live["purpose"])
+
+
+def _how_long(live: dict[str, Any]) -> str:
+    return seconds(live["seconds"]) if live["started_at"] else "starting"
+
+
+def _doing(live: dict[str, Any]) -> str:
+    progress = live["progress"] or {}
+    doing = " ".join(str(progress[key]) for key in ("phase", "tool", "file") if progress.get(key))
+    return f"[{doing}]  " if doing else ""
+
+
+def _asking(task: dict[str, Any]) -> list[str]:
+    return [f"  {task['task']}  {task['title']}: {task['reason']}", f"      {' | '.join(task['choices'])}"]
+
+
+def _waiting(task: dict[str, Any]) -> list[str]:
+    return [f"  {task['task']}  {task['title']}: {'; '.join(task['waiting'])}"]

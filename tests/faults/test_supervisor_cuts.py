@@ -1,0 +1,164 @@
+"""A supervisor killed by SIGKILL at every step it takes: whoever comes next brings the task to the same end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordination.testing.account import acts, violations
+from coordination.testing.stage import FILES, Stage, passed, supervise_forked
+
+LIVES = 12
+WARMER = FILES["greeter.py"].replace("Hello", "Good day")
+LANDED = {"greeter.py": WARMER, "README.md": FILES["README.md"]}
+
+
+def stage_with_task(directory: Path) -> Stage:
+    """One task that is worked on, gated, reviewed and landed by scripts; every act of a gate is written down."""
+    told = directory / "gates.txt"
+    gate = f"import os; open({str(told)!r}, 'a').write(os.environ['COORDINATION_RUN'].rpartition('/')[2] + chr(10))"
+    settings = {
+        "gates": {"default": ["unit"], "unit": [sys.executable, "-S", "-c", gate]},
+        "agents": {"backend": "scripted"},
+        "supervisor": {"poll_seconds": 0.05, "stop_grace_seconds": 1.0},
+        "retry": {"backoff_seconds": 0.05},
+    }
+    stage = Stage(directory, settings=settings).build()
+    work = {"write": {"greeter.py": WARMER}, "report": "warmer", "cost_usd": 0.01, "sleep_seconds": 0.3}
+    review = {"verdict": "approve", "report": "fine", "sleep_seconds": 0.3}
+    script = json.dumps({"by_purpose": {"work": work, "review": review}})
+    stage.drop(id="T", review="always", prompt=f"Make it warmer.\n```script\n{script}\n```")
+    return stage
+
+
+def live(directory: Path, cuts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """One task's life under supervisors that are cut one after the other: (what is wrong, cuts not come to)."""
+    stage = stage_with_task(directory)
+    before = stage.users()
+    missed = [cut for cut in cuts if supervise_forked(stage, cut) != -9]
+    code = supervise_forked(stage, "")
+    wrong = violations(stage, "T", LANDED)
+    wrong += ["the user's part of the repository changed"] if stage.users() != before else []
+    wrong += [f"the last supervisor exited {code}"] if code else []
+    stage.close()
+    return wrong, missed
+
+
+@pytest.mark.timeout(170)
+def test_a_supervisor_killed_at_any_step_loses_doubles_and_forgets_nothing(tmp_path: Path) -> None:
+    """Cut at every step of a task's whole life, it lands exactly once, and no run has two workers or two acts."""
+    first = stage_with_task(tmp_path / "first")
+    assert supervise_forked(first, "") == 0
+    assert violations(first, "T", LANDED) == []
+    cuts = passed(first)
+    assert len(cuts) > 70
+
+    def one(number: int, chosen: Sequence[str]) -> tuple[Sequence[str], list[str], list[str]]:
+        directory = tmp_path / str(number)
+        wrong, missed = live(directory, chosen)
+        if not wrong:
+            shutil.rmtree(directory)
+        return chosen, wrong, missed
+
+    lives = [cuts[number::LIVES] for number in range(LIVES)]
+    with ThreadPoolExecutor(3) as pool:
+        ended = list(pool.map(one, range(LIVES), lives))
+        # a life that was cut before may pass a step by: then it is cut there alone
+        alone = [[cut] for _, _, missed in ended for cut in missed]
+        again = list(pool.map(one, range(LIVES, LIVES + len(alone)), alone))
+    found = {tuple(chosen): wrong for chosen, wrong, _ in [*ended, *again] if wrong}
+    assert found == {}
+    assert [missed for _, _, missed in again if missed] == []
+
+
+@pytest.fixture(scope="module")
+def landed(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    stage = stage_with_task(tmp_path_factory.mktemp("landed"))
+    assert supervise_forked(stage, "") == 0
+    return stage
+
+
+def test_a_history_without_faults_is_found_without_faults(landed: Stage) -> None:
+    """The checker is silent on a clean history, in which every run acted once."""
+    assert violations(landed, "T", LANDED) == []
+    assert acts(landed, ["T.1.work"]) == {"T.1.work": 1, "T.2.gate": 1, "T.4.landing": 1}
+
+
+def second_merge(stage: Stage) -> None:
+    tree = stage.git("rev-parse", "coordination/integration^{tree}").strip()
+    reviewed = stage.git("rev-parse", "coordination/integration^2").strip()
+    again = stage.git("commit-tree", tree, "-p", "coordination/integration", "-p", reviewed, "-m", "again").strip()
+    stage.git("update-ref", "refs/heads/coordination/integration", again)
+
+
+def second_act(stage: Stage) -> None:
+    transcript = stage.state / "runs/T.1.work/transcript.jsonl"
+    transcript.write_text(transcript.read_text() * 2)
+
+
+def second_gate(stage: Stage) -> None:
+    (stage.directory / "gates.txt").open("a").write("T.2.gate\n")
+
+
+def other_worker(stage: Stage) -> None:
+    worker = stage.state / "runs/T.3.review/worker.json"
+    worker.write_text(json.dumps({**json.loads(worker.read_text()), "pid": 1}))
+
+
+def lost_receipt(stage: Stage) -> None:
+    next((stage.state / "inbox/accepted").iterdir()).unlink()
+
+
+def wrong_digest(stage: Stage) -> None:
+    note = stage.state / "supervisor.json"
+    note.write_text(json.dumps({**json.loads(note.read_text()), "digest": "0" * 64}))
+
+
+def edited_line(stage: Stage) -> None:
+    segment = next((stage.state / "log").glob("*.jsonl"))
+    header, *lines = segment.read_text().splitlines()
+    doubled = next(line for line in lines if "RunStarted" in line)
+    segment.write_text("\n".join([header, *lines, doubled, ""]))
+
+
+@pytest.mark.parametrize(
+    ("plant", "complaint"),
+    [
+        (second_merge, "merges of the reviewed commit"),
+        (second_act, "T.1.work acted 2 times"),
+        (second_gate, "T.2.gate acted 2 times"),
+        (other_worker, "T.3.review: the log has worker"),
+        (lost_receipt, "receipts []"),
+        (wrong_digest, "the log replays to"),
+    ],
+)
+def test_a_planted_fault_is_found(landed: Stage, tmp_path: Path, plant: Any, complaint: str) -> None:
+    """The checker sees what it is there for."""
+    stage = copied(landed, tmp_path)
+    plant(stage)
+    found = violations(stage, "T", LANDED)
+    assert any(complaint in sentence for sentence in found), found
+
+
+def test_a_run_that_the_log_says_started_twice_is_found(landed: Stage, tmp_path: Path) -> None:
+    """A doubled line counts, whatever the package's own reading would say of it."""
+    stage = copied(landed, tmp_path)
+    edited_line(stage)
+    started = [event["run"] for event in stage.events("RunStarted")]
+    assert started.count("T.1.work") == 2
+
+
+def copied(stage: Stage, directory: Path) -> Stage:
+    """The same history elsewhere, to be spoiled."""
+    shutil.copytree(stage.directory, directory / "copy", symlinks=True)
+    copy = Stage(directory / "copy", settings=stage.settings)
+    note = copy.state / "repository.json"
+    note.write_text(json.dumps({**json.loads(note.read_text()), "common": str(copy.repository / ".git")}))
+    return copy
