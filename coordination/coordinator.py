@@ -25,7 +25,8 @@ from coordination.model import events as e
 from coordination.model.facts import Facts
 from coordination.model.roles import Role
 from coordination.model.state import Core, State
-from coordination.policy import Policies, shipped as shipped_policies
+from coordination.policy import Policies
+from coordination.policy import shipped as shipped_policies
 from coordination.settings import Settings
 from coordination.store import SnapshotDirectory, Store, digest
 from coordination.workspaces import Repository, Workspaces, discover
@@ -129,8 +130,8 @@ def _refuse_lost_log(home: Home, workspaces: Workspaces) -> None:
     if workspaces.traces():
         raise LogDamaged(
             f"{home.log} holds no log, but the repository has branches or refs of an earlier one (coordination/*, "
-            "refs/coordination/*): somebody removed the state directory. Put it back from a backup; or, to begin anew and "
-            "keep the old work under its refs, rename those branches and run "
+            "refs/coordination/*): somebody removed the state directory. Put it back from a backup; or, to begin anew "
+            "and keep the old work under its refs, rename those branches and run "
             "`git update-ref -d refs/coordination/log`, then `coord init`",
             path=str(home.log),
         )
@@ -164,8 +165,7 @@ class Coordinator:
         """The user's settings, read once. Raises SettingsError naming file and key."""
         path = self.home.settings_file
         text = files.read(path).decode("utf-8") if path.exists() else ""
-        parsed = settings_.parse(text, file=str(path))
-        return parsed
+        return settings_.parse(text, file=str(path))
 
     @cached_property
     def roles(self) -> dict[str, Role]:
@@ -177,7 +177,7 @@ class Coordinator:
         """Where task files land."""
         return Inbox(self.home.state / "inbox", self.now)
 
-    # -- reading ------------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     def state(self) -> State:
         """What is true now."""
@@ -220,7 +220,7 @@ class Coordinator:
         note = files.read_json(self.home.state / "repository.json")
         self.workspaces.clear_phantoms(note.get("phantoms", []))
 
-    # -- the supervisor, seen from outside ------------------------------------------------------------------------------
+    # -- the supervisor, seen from outside ---------------------------------------------------------------------------
 
     @property
     def supervisor_lock(self) -> Path:
@@ -239,7 +239,7 @@ class Coordinator:
             "version": __version__,
         }
 
-    # -- writing --------------------------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------------------------
 
     def transact(self, decide: Decide) -> State:
         """Let a pure function decide on fresh state, and record what it says. Durable on return."""
@@ -282,7 +282,7 @@ class Coordinator:
         """Ask the present supervisor to stop: ``finish``, ``drain`` or ``force``."""
         self.transact(lambda state: commands.stop(state, mode))
 
-    # -- context for runs -------------------------------------------------------------------------------------------------
+    # -- context for runs --------------------------------------------------------------------------------------------
 
     def context_for(self, commit: str, entries: Sequence[str], tokens_max: int = 12_000) -> tuple[str, str]:
         """What a run is given to read: (the repository's CLAUDE.md, everything else packed), from git objects only."""

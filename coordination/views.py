@@ -18,6 +18,8 @@ from coordination.policy import Policies
 
 Row = dict[str, Any]
 
+LINE_MAX = 160
+
 
 def moment(at: float) -> str | None:
     """An instant as RFC 3339 in UTC; None for never."""
@@ -36,9 +38,9 @@ def waiting(state: State, facts: Facts, policies: Policies, task: Task) -> list[
     if task.status is Status.WAITING_FOR_PERSON:
         return [task.reason]
     if task.status is Status.APPROVED:
-        return ["waits for its turn to land"]
+        return _pauses(state, task) or ["waits for its turn to land"]
     if task.status in (Status.RUNNING, Status.REVIEWING):
-        return ["waits for a slot to be judged in"]
+        return _pauses(state, task) or ["waits to be judged: for a slot, or until a run may be repeated"]
     reasons = [*hindrances(state, facts, task), *policies.holds(facts, task)]
     return reasons or ["waits for a free slot"]
 
@@ -53,6 +55,12 @@ def choices(task: Task) -> list[str]:
     ]
 
 
+def _pauses(state: State, task: Task) -> list[str]:
+    """Why the next run of a task that is under way is not planned, as far as people are the reason."""
+    everything = ["everything is paused; `coord resume` goes on"] if state.paused else []
+    return everything + ([f"paused by a person; `coord resume {task.id}` releases it"] if task.paused else [])
+
+
 def task_row(state: State, facts: Facts, policies: Policies, task: Task) -> Row:
     """One line about a task."""
     usage = task.usage
@@ -61,7 +69,7 @@ def task_row(state: State, facts: Facts, policies: Policies, task: Task) -> Row:
         "state": state_of(state, task),
         "title": task.spec.title,
         "kind": str(task.spec.kind),
-        "role": task.runs[-1].role if task.runs and task.runs[-1].role else task.spec.role,
+        "role": next((run.role for run in reversed(task.runs) if run.purpose is Purpose.WORK), task.spec.role),
         "priority": task.spec.priority,
         "after": list(task.spec.after),
         "attempts": task.attempts,
@@ -202,7 +210,7 @@ def narrated(record_type: str, body: Row) -> str:
 
 def _line(text: str) -> str:
     first = text.strip().splitlines()[0] if text.strip() else ""
-    return first if len(first) <= 160 else first[:159] + "…"
+    return first if len(first) <= LINE_MAX else first[: LINE_MAX - 1] + "…"
 
 
 def _words(name: str) -> str:

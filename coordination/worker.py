@@ -57,6 +57,7 @@ class Stop:
         self.level += 1
 
     def __call__(self) -> str:
+        """What a runner asks: "", "ask" or "kill"."""
         return ("", "ask", "kill")[min(self.level, 2)]
 
 
@@ -130,7 +131,7 @@ class _Run:
         scratch.write_bytes(msgspec.json.encode(self._progress | {"at": time.time()}))
         os.replace(scratch, target)  # noqa: PTH105
 
-    # -- purposes -----------------------------------------------------------------------------------------------------
+    # -- purposes ----------------------------------------------------------------------------------------------------
 
     def _write(self) -> Outcome:
         request = self.request
@@ -198,7 +199,7 @@ class _Run:
         reason = "the integration branch moved while the merge was tested; it is landed again"
         return Outcome(ending=Ending.CRASHED, code=result.kind, reason=reason)
 
-    # -- parts --------------------------------------------------------------------------------------------------------
+    # -- parts -------------------------------------------------------------------------------------------------------
 
     def _agent(self, conflicted: Sequence[str] = ()) -> Outcome:
         request = self._told(conflicted)

@@ -82,7 +82,7 @@ class _Demo:
             self._curtain(len(model.requests), ended_well=ended_well)
         return ended_well
 
-    # -- the stage ----------------------------------------------------------------------------------------------------
+    # -- the stage ---------------------------------------------------------------------------------------------------
 
     def _make_repository(self, tree: dict[str, str]) -> None:
         self.home.mkdir(parents=True)
@@ -128,7 +128,7 @@ class _Demo:
             "LANG": "C.UTF-8",
         }
 
-    # -- the play -----------------------------------------------------------------------------------------------------
+    # -- the play ----------------------------------------------------------------------------------------------------
 
     def _follow(self, supervisor: subprocess.Popen[bytes], victim: str, deadline: float) -> None:
         from coordination import views
@@ -195,7 +195,7 @@ class _Demo:
             log = (self.repository / ".coordination" / "supervisor.log").read_text(errors="replace")
             click.echo(f"\nNot everything ended well. The supervisor said last:\n{log[-3000:]}", err=True)
 
-    # -- small things -------------------------------------------------------------------------------------------------
+    # -- small things ------------------------------------------------------------------------------------------------
 
     def _say(self, text: str) -> None:
         click.echo(f"{time.monotonic() - self.began:6.1f} s  {text}")

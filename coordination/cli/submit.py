@@ -81,9 +81,6 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
     }
     if "labels" in given:
         given["labels"] = dict(_label(label) for label in given["labels"])
-    for name, value in given.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise click.UsageError(f"{name}: expected a number, found {value}")
     return given
 
 

@@ -58,7 +58,7 @@ class FileLog:
         self._turns = Turns(directory / _LOCK, env=env)
         self._seeing = threading.RLock()  # over what follows; never waited for while another process is
         self._chain = segments.load(directory, env=env)
-        self._places = Places(self._chain.epoch)
+        self._places = Places()
         self._page: Page | None = None
         self._epoch = self._chain.epoch
         self._tail: tuple[int, int] | None = None  # segment and descriptor; only in our turn
@@ -145,8 +145,6 @@ class FileLog:
         reading = None if page is None else page.read()
         if reading is None or not self._speaks_of(reading):
             self._chain = segments.load(self._directory, env=self._env, known=self._chain)
-            if self._places.epoch != self._chain.epoch:
-                self._places = Places(self._chain.epoch)
         return reading
 
     def _speaks_of(self, reading: Reading) -> bool:
@@ -270,7 +268,7 @@ class FileLog:
             raise OutcomeUnknown(message) from error
 
     def _move_on(self, head: Head, new: Head) -> None:
-        with self._seeing:  # the places are of this epoch: nobody recovers in our turn
+        with self._seeing:
             position = Position(segment=new.segment, offset=new.offset, seq=new.seq, sum=new.sum, durable=head.durable)
             self._places.passed(position)
 

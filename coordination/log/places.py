@@ -11,10 +11,13 @@ _STEP_BYTES = 1 << 16
 
 
 class Places:
-    """Positions of one epoch: one every 64 KiB read, and the newest. Not shared between threads without a lock."""
+    """Positions: one every 64 KiB read, and the newest. Not shared between threads without a lock.
 
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
+    A position that became void by a recovery does no harm: whatever it could be chosen for lies in the segment that
+    voided it, and that segment's start is chosen before it.
+    """
+
+    def __init__(self) -> None:
         self._sparse: list[Position] = []
         self._newest: Position | None = None
         self._read: Position | None = None  # where a read ended last: the next one mostly goes on there

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from coordination.errors import Refused, Rejected
 from coordination.model import events as e
-from coordination.model.runs import Outcome, Purpose
+from coordination.model.runs import Ending, Outcome, Purpose
 from coordination.model.state import Run, State, Task
 from coordination.model.taskfile import Submission
 from coordination.model.tasks import Status
@@ -75,7 +77,32 @@ def end(state: State, run_id: str, outcome: Outcome, *, token: int) -> Sequence[
     if token != run.token:
         reason = f"fencing token {token} is not the run's {run.token}: the outcome comes from a superseded worker"
         return (e.RunRefused(task=run.task, run=run.id, reason=reason),)
-    return (e.RunEnded(task=run.task, run=run.id, outcome=outcome),)
+    return (e.RunEnded(task=run.task, run=run.id, outcome=_proven(state.find(run.task), run, outcome)),)
+
+
+def _proven(task: Task, run: Run, outcome: Outcome) -> Outcome:
+    """The outcome, unless it claims a success and shows nothing for it: that is none."""
+    lacking = _lacking(task, run, outcome) if outcome.ending is Ending.SUCCEEDED else ""
+    if not lacking:
+        return outcome
+    # A landing without a word about the commit is made again; it is no return of the work.
+    ending = Ending.CRASHED if run.purpose is Purpose.LANDING else Ending.FAILED
+    reason = f"the run says that it succeeded but shows no {lacking}"
+    return replace(outcome, ending=ending, code="unproven", reason=reason)
+
+
+def _lacking(task: Task, run: Run, outcome: Outcome) -> str:
+    """What a success of that purpose must show and this one does not."""
+    match run.purpose:
+        case Purpose.WORK if task.spec.kind.read_only:
+            return "" if outcome.report.strip() else "report"
+        case Purpose.WORK | Purpose.LANDING:
+            return "" if outcome.commit else "commit"
+        case Purpose.GATE:
+            passed = any((r.gate, r.commit) == (run.gate, run.commit) and r.passed for r in outcome.gates)
+            return "" if passed else f"passing result of gate {run.gate!r} on {run.commit[:12]}"
+        case Purpose.REVIEW:
+            return "" if outcome.verdict in ("approve", "reject") else "verdict"
 
 
 def cancel(state: State, task_id: str, reason: str = "") -> Sequence[e.AnyEvent]:
@@ -87,6 +114,9 @@ def cancel(state: State, task_id: str, reason: str = "") -> Sequence[e.AnyEvent]
         raise Refused(f"{task.id} has ended ({task.status}); there is nothing to cancel")
     if any(run.purpose is Purpose.LANDING for run in task.live):
         raise Refused(f"{task.id} is landing just now; `coord show {task.id}` tells how it ends")
+    # Between the end of the landing and the event that says so, the branch has it already.
+    if any(run.purpose is Purpose.LANDING and run.succeeded for run in task.runs):
+        raise Refused(f"{task.id} has just landed; there is nothing to cancel")
     return (e.TaskCancelled(task=task.id, reason=reason),)
 
 
@@ -154,17 +184,14 @@ def approve(state: State, task_id: str) -> Sequence[e.AnyEvent]:
     work = newest_work(task)
     if work is None or work.outcome is None or not work.outcome.commit:
         raise Refused(f"{task.id} has no commit to approve; `coord retry {task.id}` starts over")
-    gates = tuple(
-        result
-        for run in task.runs
-        if run.purpose is Purpose.GATE and run.commit == work.outcome.commit and run.outcome is not None
-        for result in run.outcome.gates
-    )
+    ended = [run.outcome for run in task.runs if run.purpose is Purpose.GATE and run.outcome is not None]
+    newest = {r.gate: r for outcome in ended for r in outcome.gates if r.commit == work.outcome.commit}
     diff = work.outcome.diff
     evidence = e.Evidence(
         commit=work.outcome.commit,
         base=work.outcome.base,
-        gates=gates,
+        gates=tuple(newest.values()),
+        gates_configured=bool(newest),
         reviewer="person",
         verdict="approve",
         reason="approved by a person",

@@ -80,6 +80,11 @@ class RequeueReason(Value, frozen=True, kw_only=True):
     message: str
     run: str = ""
 
+    @property
+    def headline(self) -> str:
+        """The first line of the message; empty when there is none."""
+        return next(iter(self.message.splitlines()), "")
+
 
 class TaskRequeued(Event, tag=True, frozen=True, kw_only=True):
     """Back to the queue. ``not_before`` is an instant; 0 means at once."""

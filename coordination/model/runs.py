@@ -12,7 +12,6 @@ from typing import Any, dataclass_transform
 
 import msgspec
 
-
 CONFLICTED_FILES = "\u2063{conflicted files}"
 """Where, in a prompt, the worker names the files in conflict: it makes the merge, so only it knows them."""
 
@@ -57,6 +56,7 @@ class DiffStat(Value, frozen=True, kw_only=True):
     files: int = 0
     insertions: int = 0
     deletions: int = 0
+    binaries: int = 0  # files whose change has no lines to count
 
     @property
     def lines(self) -> int:

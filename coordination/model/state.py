@@ -69,6 +69,7 @@ class Task(Value, frozen=True, kw_only=True):
     rounds: int = 0
     returns: int = 0
     cycle: int = 0  # runs[cycle:] belong to the present try
+    trial: int = 0  # runs[trial:] were planned since a person last brought it back from its end
     landing: int = 0  # runs[landing:] were planned after its approval
     not_before: float = 0.0
     base: str = ""  # where its branch started, by SHA
@@ -152,7 +153,7 @@ class State(msgspec.Struct, kw_only=True):
 
     def live_runs(self) -> list[Run]:
         """Runs without an outcome, oldest first; those of cancelled tasks too."""
-        return sorted((run for task in self.tasks_alive() for run in task.live), key=lambda run: run.token)
+        return sorted((run for task in self.tasks_alive() for run in task.live), key=lambda run: (run.token, run.id))
 
     def tasks_alive(self) -> Iterable[Task]:
         """Tasks that may still change by themselves."""
@@ -208,7 +209,7 @@ def fold(state: State, record: e.Record) -> State:
         case e.TaskFailed(task=task_id, reason=reason):
             _fail(state, record, state.tasks[task_id], reason)
         case e.TaskCancelled(task=task_id, reason=reason):
-            _move(state, record, task_id, Status.CANCELLED, reason=reason or "cancelled by a person")
+            _move(state, record, task_id, Status.CANCELLED, chain=(), reason=reason or "cancelled by a person")
         case e.DependencyFailed(task=task_id, chain=chain, reason=reason):
             _move(state, record, task_id, Status.DEPENDENCY_FAILED, chain=chain, reason=reason)
         case e.TaskEscalated() as event:
@@ -326,6 +327,7 @@ def _requeue(state: State, record: e.Record, event: e.TaskRequeued) -> None:
         "rounds": 0 if fresh else task.rounds + (kind == "rejected"),
         "returns": 0 if fresh else task.returns + (kind == "conflict"),
         "cycle": len(task.runs),
+        "trial": len(task.runs) if task.status.ended else task.trial,
         "not_before": event.not_before,
         "feedback": (*task.feedback, event.reason)[-FEEDBACK_MAX:],
         "chain": (),
@@ -356,9 +358,12 @@ def _escalate(state: State, record: e.Record, event: e.TaskEscalated) -> None:
 
 def _hold(state: State, record: e.Record, task: Task, reason: str) -> None:
     status = Status.HELD if task.status is Status.QUEUED else task.status
-    _move(state, record, task.id, status, paused=True, reason=reason or task.reason)
+    # What waits for a person still says for what.
+    said = reason or task.reason if status is Status.HELD else task.reason
+    _move(state, record, task.id, status, paused=True, reason=said)
 
 
 def _release(state: State, record: e.Record, task: Task) -> None:
     status = Status.QUEUED if task.status is Status.HELD else task.status
-    _move(state, record, task.id, status, paused=False, reason="")
+    said = "" if task.status is Status.HELD else task.reason
+    _move(state, record, task.id, status, paused=False, reason=said)

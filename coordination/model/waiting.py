@@ -24,9 +24,11 @@ def unfinished_dependencies(state: State, task: Task) -> list[Task]:
 
 
 def literal_prefix(glob: str) -> str:
-    """The part of a glob before its first wildcard."""
+    """The part of a glob before its first wildcard; of a glob without one, all of it and a closing slash."""
     ends = [at for at in (glob.find(sign) for sign in "*?[") if at >= 0]
-    return glob[: min(ends)] if ends else glob
+    parts = (glob[: min(ends)] if ends else f"{glob}/").split("/")
+    # "./src//a" is "src/a"; what stands after the last slash is kept, because a wildcard may continue it.
+    return "".join(f"{part}/" for part in parts[:-1] if part not in ("", ".")) + parts[-1]
 
 
 def overlap(left: Sequence[str], right: Sequence[str]) -> bool:
@@ -35,15 +37,18 @@ def overlap(left: Sequence[str], right: Sequence[str]) -> bool:
 
 
 def _nested(a: str, b: str) -> bool:
-    short, long = sorted((a, b), key=len)
-    # "src/a" holds "src/a/x" but not "src/ab"; a prefix cut by a wildcard ("src/a*") may continue anywhere.
-    return long.startswith(short)
+    # "src/a/" holds "src/a/x/" but not "src/ab/"; a prefix cut by a wildcard ("src/a") may continue anywhere.
+    return a.startswith(b) or b.startswith(a)
 
 
 def holders(state: State) -> dict[str, Task]:
-    """Open tasks that hold their paths: from the first run until merged or ended."""
+    """Tasks that hold their paths: from the first run until merged or ended, and no run of them lives.
+
+    One that a person brings back from its end holds nothing before it runs again: others took the paths meanwhile, and
+    two that hold the same would wait for each other for ever.
+    """
     tasks = (state.tasks[task] for task in state.open)
-    return {task.id: task for task in tasks if task.spec.paths and task.runs and not task.status.ended}
+    return {task.id: task for task in tasks if task.spec.paths and len(task.runs) > task.trial}
 
 
 def order_key(facts: Facts, task: Task) -> tuple[float, int, int]:

@@ -19,7 +19,7 @@ from coordination.model.roles import Role
 from coordination.model.runs import Ending, Limits, Purpose
 from coordination.model.state import Run, State, Task
 from coordination.model.tasks import Kind, Status
-from coordination.model.waiting import hindrances, holders, live_by_role, live_landing, order_key, overlap
+from coordination.model.waiting import hindrances, holders, live_by_role, live_landing, order_key
 from coordination.policy import VETO, Judgement, Policies, Rank
 from coordination.policy.gating import results
 
@@ -52,7 +52,7 @@ class _Step:
         self.lives: Counter[str] = live_by_role(state)
         self.tasks = sorted(state.tasks_alive(), key=lambda task: order_key(facts, task))
 
-    # -- slots ---------------------------------------------------------------------------------------------------
+    # -- slots -------------------------------------------------------------------------------------------------------
 
     def _free(self, role: str) -> bool:
         most = self.facts.settings.gate_slots if role == GATE else self.facts.slots(role)
@@ -65,7 +65,7 @@ class _Step:
         """Whether nothing new may start for a task because a person paused it, or everything stops."""
         return self.facts.stopping or self.state.paused or task.paused
 
-    # -- settle: what a finished run leads to -----------------------------------------------------------------------
+    # -- settle: what a finished run leads to ------------------------------------------------------------------------
 
     def settle(self) -> Iterator[e.AnyEvent]:
         """What follows from runs that ended."""
@@ -88,18 +88,25 @@ class _Step:
         assert run.outcome is not None
         remedy = self.policies.remedy(self.facts, task, run)
         not_before = self.facts.now + remedy.delay_seconds if remedy.delay_seconds else 0.0
-        work = run.purpose is Purpose.WORK
         if remedy.rank == Rank.FAIL:
             yield e.TaskFailed(task=task.id, reason=remedy.reason)
         elif remedy.rank == Rank.PERSON:
             yield e.TaskEscalated(task=task.id, reason=remedy.reason)
-        elif work:
+        elif run.purpose is Purpose.WORK:
             kind = "failure" if remedy.rank == Rank.RETRY else _blameless(run)
             reason = e.RequeueReason(kind=kind, message=remedy.reason, run=run.id)
             yield e.TaskRequeued(task=task.id, reason=reason, not_before=not_before)
-        else:
-            # The work is done and committed: only the judging run is repeated, on the same commit.
+        # The work is done and committed: only the judging run is repeated, on the same commit.
+        elif not self._early(task, run):
             yield from self._judge(task)
+
+    def _early(self, task: Task, run: Run) -> bool:
+        """Whether a run that ended without a word about the commit is not to be repeated yet.
+
+        The delay is counted from its end, so nothing needs to be logged for it; a clock that went back ends it.
+        """
+        delay = self.policies.remedy(self.facts, task, run).delay_seconds
+        return run.ended_at <= self.facts.now < run.ended_at + delay
 
     def _finish(self, task: Task, run: Run) -> Iterator[e.AnyEvent]:
         assert run.outcome is not None
@@ -114,7 +121,7 @@ class _Step:
         )
         yield e.TaskDone(task=task.id, evidence=evidence, report=outcome.report)
 
-    # -- judge: gates, review, approval -----------------------------------------------------------------------------
+    # -- judge: gates, review, approval ------------------------------------------------------------------------------
 
     def _judge(self, task: Task) -> Iterator[e.AnyEvent]:
         verdict = self.policies.verdict(self.facts, task, task.present)
@@ -132,8 +139,11 @@ class _Step:
                 reason = e.RequeueReason(kind="rejected", message=verdict.reason, run=last)
                 yield e.TaskRequeued(task=task.id, reason=reason)
             case Judgement.PERSON:
-                rejected = task.present[-1].outcome is not None and task.present[-1].outcome.verdict == "reject"
-                yield e.TaskEscalated(task=task.id, reason=verdict.reason, raises="rounds" if rejected else "")
+                last_said = task.present[-1].outcome
+                rejected = last_said is not None and last_said.verdict == "reject"
+                # After the last round a person decides every further one: the counter stays at its limit.
+                counted = rejected and task.rounds < self.facts.settings.limits.rounds_max
+                yield e.TaskEscalated(task=task.id, reason=verdict.reason, raises="rounds" if counted else "")
 
     def _reasons(self, task: Task) -> str:
         return "; ".join(self.policies.reasons(self.facts, task, task.present))
@@ -172,6 +182,12 @@ class _Step:
             return
         if self._still(task) or not self._free(role.name):
             return
+        limits = self.policies.limits(self.facts, task, role)
+        if _used_up(limits):
+            yield e.TaskEscalated(
+                task=task.id, reason=f"review: {_overspent(task)}; `coord approve {task.id}` goes without"
+            )
+            return
         self._take(role.name)
         yield e.RunPlanned(
             task=task.id,
@@ -182,7 +198,7 @@ class _Step:
             reason=f"review of {task.commit[:12]}: {why}",
             commit=task.commit,
             base=task.base,
-            limits=self.policies.limits(self.facts, task, role),
+            limits=limits,
         )
 
     def _evidence(self, task: Task, reason: str) -> e.Evidence:
@@ -204,7 +220,7 @@ class _Step:
             cost_usd=task.usage.cost_usd,
         )
 
-    # -- land -------------------------------------------------------------------------------------------------------
+    # -- land --------------------------------------------------------------------------------------------------------
 
     def land(self) -> Iterator[e.AnyEvent]:
         """Settle what tried to land, then let the next one try. Never two at once."""
@@ -215,7 +231,7 @@ class _Step:
             tried = task.runs[task.landing :]
             if tried and not self._again_landing(task, tried[-1]):
                 yield from self._landed(task, tried[-1])
-            elif not busy and not self._still(task):
+            elif not busy and not self._still(task) and not (tried and self._early(task, tried[-1])):
                 busy = True
                 yield self._landing(task)
 
@@ -255,12 +271,13 @@ class _Step:
             yield e.TaskEscalated(task=task.id, reason=said)
         elif task.returns + 1 >= self.facts.settings.limits.returns_max:
             reason = f"came back from landing {task.returns + 1} times: {said}"
-            yield e.TaskEscalated(task=task.id, reason=reason, raises="returns")
+            counted = task.returns < self.facts.settings.limits.returns_max
+            yield e.TaskEscalated(task=task.id, reason=reason, raises="returns" if counted else "")
         else:
             why = e.RequeueReason(kind="conflict", message=said, run=run.id)
             yield e.TaskRequeued(task=task.id, reason=why)
 
-    # -- dependencies -------------------------------------------------------------------------------------------------
+    # -- dependencies ------------------------------------------------------------------------------------------------
 
     def propagate(self) -> Iterator[e.AnyEvent]:
         """A task whose dependency ended badly ends too, with the chain to the first cause."""
@@ -278,7 +295,7 @@ class _Step:
                 yield e.DependencyFailed(task=task.id, chain=chain, reason=reason)
                 return
 
-    # -- start --------------------------------------------------------------------------------------------------------
+    # -- start -------------------------------------------------------------------------------------------------------
 
     def start(self) -> Iterator[e.AnyEvent]:
         """Give free slots to queued tasks in order, asking policies lazily."""
@@ -311,9 +328,8 @@ class _Step:
         if role is None or not self._free(role.name):
             return
         limits = self.policies.limits(self.facts, task, role)
-        if limits.budget_usd is not None and limits.budget_usd <= 0:
-            spent = f"its budget is used up: {task.usage.cost_usd:.4f} USD spent"
-            yield e.TaskEscalated(task=task.id, reason=f"{spent}; `coord retry {task.id}` does not raise it")
+        if _used_up(limits):
+            yield e.TaskEscalated(task=task.id, reason=f"{_overspent(task)}; `coord retry {task.id}` does not raise it")
             return
         self._take(role.name)
         last = task.feedback[-1] if task.feedback else None
@@ -323,9 +339,9 @@ class _Step:
             purpose=Purpose.WORK,
             role=role.name,
             model=self._model(role),
-            reason=why if last is None else f"{why}; {last.kind}: {last.message.splitlines()[0][:200]}",
+            reason=why if last is None else f"{why}; {last.kind}: {last.headline[:200]}",
             base=base,
-            bring_in=self.facts.integration if last is not None and last.kind == "conflict" else "",
+            bring_in=self.facts.integration if _came_back(task) else "",
             limits=limits,
         )
 
@@ -342,6 +358,24 @@ class _Step:
 def _fell(state: State, task: Task) -> bool:
     found = (state.get(after) for after in task.spec.after)
     return any(dep is not None and dep.status.ended and not dep.status.ended_well for dep in found)
+
+
+def _came_back(task: Task) -> bool:
+    """Whether a landing sent it back: from then on its workspace takes in the other side before every try.
+
+    A try that failed after the conflict leaves the merge undone, and a commit that holds the merge is to be compared
+    with the other side, not with where the task once began.
+    """
+    landings = [run.outcome for run in task.runs if run.purpose is Purpose.LANDING and run.outcome is not None]
+    return any(o.ending in (Ending.CONFLICT, Ending.FAILED) and o.code != "refused" for o in landings)
+
+
+def _used_up(limits: Limits) -> bool:
+    return limits.budget_usd is not None and limits.budget_usd <= 0
+
+
+def _overspent(task: Task) -> str:
+    return f"its budget is used up: {task.usage.cost_usd:.4f} USD spent"
 
 
 def _blameless(run: Run) -> str:

@@ -128,7 +128,7 @@ class Policies:
         answers = [policy.judge(self._memory(facts, policy), facts, task, runs) for policy in self._members]
         given = [verdict for verdict in answers if verdict is not None]
         silent = Verdict(judgement=Judgement.PERSON, reason="no policy has an opinion: a person decides")
-        return max(given, key=lambda verdict: (verdict.judgement, verdict.reason), default=silent)
+        return max(given, key=lambda verdict: (verdict.judgement, verdict.reason, verdict.gates), default=silent)
 
     def reasons(self, facts: Facts, task: Task, runs: Sequence[Run]) -> list[str]:
         """What every policy that judged has to say; recorded with an approval."""

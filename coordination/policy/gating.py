@@ -13,8 +13,10 @@ OUTPUT_SHOWN = 4000
 
 
 def results(runs: Sequence[Run], commit: str) -> dict[str, GateResult]:
-    """The newest result of each gate on that commit."""
-    ended = [run.outcome for run in runs if run.purpose is Purpose.GATE and run.outcome is not None]
+    """The newest result of each gate on that commit; a gate that we stopped has said nothing about it."""
+    conclusive = (Ending.SUCCEEDED, Ending.FAILED)
+    gates = [run.outcome for run in runs if run.purpose is Purpose.GATE and run.outcome is not None]
+    ended = [outcome for outcome in gates if outcome.ending in conclusive]
     return {gate.gate: gate for outcome in ended for gate in outcome.gates if gate.commit == commit}
 
 

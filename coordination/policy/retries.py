@@ -40,7 +40,8 @@ def _alike(task: Task, run: Run) -> int:
 def delay_seconds(facts: Facts, failures: int) -> float:
     """Doubles with every failure, from ``backoff_seconds`` to ``backoff_max_seconds``."""
     retry = facts.settings.retry
-    return float(min(retry.backoff_max_seconds, retry.backoff_seconds * 2 ** (failures - 1)))
+    doublings = min(failures - 1, 64)  # beyond that the most has long been reached, and a float might not hold it
+    return float(min(retry.backoff_max_seconds, retry.backoff_seconds * 2.0**doublings))
 
 
 policy = Retries()

@@ -50,8 +50,16 @@ class Reviewing(Policy[None]):
         diff = next((run.outcome.diff for run in reversed(runs) if run.outcome and run.purpose is Purpose.WORK), None)
         if not gates or diff is None or diff.lines > facts.settings.review.small_lines:
             return ""
+        # What has no lines to count (a binary file, a mode) is not small, and who asks for gates need not be listening.
+        if not diff.lines or diff.binaries or not set(gates) <= _passed(runs, task.commit):
+            return ""
         most = facts.settings.review.small_lines
         return f"review skipped: {diff.lines} changed lines (at most {most}) and gates passed: {', '.join(gates)}"
+
+
+def _passed(runs: Sequence[Run], commit: str) -> set[str]:
+    outcomes = [run.outcome for run in runs if run.purpose is Purpose.GATE and run.outcome is not None]
+    return {gate.gate for outcome in outcomes for gate in outcome.gates if gate.commit == commit and gate.passed}
 
 
 def _told(finding: Finding) -> str:

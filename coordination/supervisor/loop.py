@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,7 +30,6 @@ from coordination.model.facts import Facts
 from coordination.model.runs import Ending, Outcome, Purpose
 from coordination.model.state import Core, Run, State, Task
 from coordination.model.tasks import Status
-from coordination.model.waiting import hindrances
 from coordination.planning.plan import plan
 from coordination.supervisor import requests
 from coordination.supervisor.children import Children, reap, send
@@ -39,7 +39,9 @@ Mark = Callable[[str], None]
 Narrate = Callable[[e.Record], None]
 
 START_SECONDS = 60.0  # a worker that has not taken its lock by then will not
+LATER_SECONDS = 7 * 24 * 3600.0  # past every delay that planning knows
 NOTE_SECONDS = 1.0  # supervisor.json is published at most this often
+FAR_SECONDS = 1e9  # later than the end of any delay
 
 
 class Supervisor:
@@ -76,7 +78,7 @@ class Supervisor:
         self._snapshot_seq = 0
         self._untidy = True
 
-    # -- life ---------------------------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------------------------
 
     def run(self) -> State:
         """Own the lock, then loop until stopped (or, with ``once``, until nothing is left to do)."""
@@ -127,7 +129,7 @@ class Supervisor:
             made = e.IntegrationCreated(branch=git.integration, commit=head, target=git.target)
             coordinator.transact(lambda state: [] if state.integration else [made])
         tickets = coordinator.state().tickets
-        for receipt in coordinator.inbox.recover(tickets.get, coordinator.judge):
+        for receipt in coordinator.inbox.recover(tickets.get, self._judge):
             self._receipts(receipt)
         self._mark("recovered")
 
@@ -148,13 +150,13 @@ class Supervisor:
         self._tell()
         return self._finished(state)
 
-    # -- observe --------------------------------------------------------------------------------------------------------
+    # -- observe -----------------------------------------------------------------------------------------------------
 
     def observe(self) -> State:
         """Take in task files and what became of runs."""
         coordinator = self.coordinator
         self._mark("sweep")
-        for receipt in coordinator.inbox.sweep(coordinator.judge):
+        for receipt in coordinator.inbox.sweep(self._judge):
             self._receipts(receipt)
         self._mark("swept")
         state = coordinator.state()
@@ -162,12 +164,19 @@ class Supervisor:
             events = self._observe_run(state, run)
             if events:
                 self._mark(f"{_names(events)}:before")
-                state = coordinator.transact(lambda now, run=run: self._still(now, run, events))  # type: ignore[misc]
+                state = coordinator.transact(partial(self._still, run=run, events=events))
                 self._mark(f"{_names(events)}:after")
                 if not state.run(run.id).live:
                     self._children.forget(run.id)
                     self._killing.pop(run.id, None)
         return state
+
+    def _judge(self, data: bytes, ticket: str, source: str) -> str:
+        """A taken task file becomes a task; what it is taken for and filed as lies before and after."""
+        self._mark("judge:before")
+        task = self.coordinator.judge(data, ticket, source)
+        self._mark("judge:after")
+        return task
 
     def _still(self, state: State, run: Run, events: Sequence[e.AnyEvent]) -> Sequence[e.AnyEvent]:
         """What was seen of a run, as long as the log does not know it already."""
@@ -255,21 +264,19 @@ class Supervisor:
         said = files.read(directory / "worker.log").decode("utf-8", "replace")[-2000:].strip()
         return self._died(run, f"the worker exited {code} before it began: {said}", f"worker_exit:{code}")
 
-    # -- decide ---------------------------------------------------------------------------------------------------------
+    # -- decide ------------------------------------------------------------------------------------------------------
 
     def decide(self, state: State) -> State:
         """Plan to the end: until one more plan says nothing."""
-        coordinator = self.coordinator
         while True:
-            facts = self._facts(state)
             self._mark("decide")
-            if not plan(state, facts, coordinator.policies):
+            decided = self.coordinator.store.transact(
+                partial(plan, facts=self._facts(state), policies=self.coordinator.policies)
+            )
+            state = decided.state
+            if decided.seq is None:
                 return state
-            before = coordinator.store.seq
-            state = coordinator.transact(lambda now: plan(now, facts, coordinator.policies))
             self._mark("decided")
-            if coordinator.store.seq == before:
-                return state
 
     def _facts(self, state: State) -> Facts:
         workspaces, git = self.coordinator.workspaces, self.coordinator.settings.git
@@ -300,7 +307,7 @@ class Supervisor:
         fits = workspaces.is_ancestor(commit, integration) or workspaces.is_ancestor(commit, target)
         return commit if fits else ""
 
-    # -- act ------------------------------------------------------------------------------------------------------------
+    # -- act ---------------------------------------------------------------------------------------------------------
 
     def act(self, state: State) -> None:
         """Spawn what is planned and not begun; stop what is no longer wanted."""
@@ -384,7 +391,7 @@ class Supervisor:
         self.coordinator.transact(lambda state: [ended] if state.run(run.id).live else [])
         self._children.forget(run.id)
 
-    # -- rest -----------------------------------------------------------------------------------------------------------
+    # -- rest --------------------------------------------------------------------------------------------------------
 
     def _rest(self) -> None:
         self._snapshot()
@@ -403,7 +410,7 @@ class Supervisor:
         self._untidy = running
 
     def _mode(self, state: State) -> str:
-        """ "" | drain | finish | force: what was asked by an event, or by signals (once: finish, more: force)."""
+        """Nothing, drain, finish or force: what was asked by an event, or by signals (once: finish, more: force)."""
         if self._signals:
             return "finish" if self._signals == 1 and state.stop != "force" else "force"
         return state.stop
@@ -429,16 +436,10 @@ class Supervisor:
         inbox = self.coordinator.inbox
         if inbox.pending() or inbox.taken():
             return True
-        now = self.coordinator.now()
-        later = self.coordinator.facts(integration=state.integration)
-        for task in state.tasks_alive():
-            if self.patient and task.status is Status.QUEUED and task.not_before > now and not state.paused:
-                later = msgspec.structs.replace(later, now=task.not_before)
-                if not hindrances(state, later, task):
-                    return True
-        return self._in_flight(state) and bool(plan(state, self._facts(state), self.coordinator.policies))
+        later = msgspec.structs.replace(self._facts(state), now=self.coordinator.now() + LATER_SECONDS)
+        return bool(plan(state, later, self.coordinator.policies))
 
-    # -- what it leaves for others to see ---------------------------------------------------------------------------------
+    # -- what it leaves for others to see ----------------------------------------------------------------------------
 
     def _tell(self) -> None:
         if self._narrate is None:

@@ -101,11 +101,9 @@ def left_behind(stage: Stage) -> Iterator[str]:
     yield from (f"process {number} still carries the mark of a run" for number in stage.processes_of_runs())
     told = stage.git("worktree", "list", "--porcelain").splitlines()
     places = [line.partition(" ")[2] for line in told if line.startswith("worktree ")]
-    alive = {event["task"] for event in stage.events()} - {event["task"] for event in stage.events("TaskMerged")}
-    for place in places:
-        name = place.rpartition("/")[2]
-        if place != str(stage.repository.resolve()) and name != ".landing" and name not in alive:
-            yield f"worktree {place} is still there"
+    over = {event["task"] for kind in ("TaskMerged", "TaskDone") for event in stage.events(kind)}
+    over |= {event["run"] for event in stage.events("RunEnded")}
+    yield from (f"worktree {place} is still there" for place in places if place.rpartition("/")[2] in over)
 
 
 def replayed(stage: Stage) -> Iterator[str]:

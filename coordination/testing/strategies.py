@@ -6,7 +6,8 @@ side a world with agents, gates, people and stops that answers at random. Every 
 
     @given(strategies.histories())
     def test_my_projection(history):
-        for batch in history.batches: ...
+        for batch in history.batches:
+            ...
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ EPOCH = 1_800_000_000.0
 FAR_SECONDS = 10_000_000.0
 TURNS_MAX = 5_000
 
-# ---- any value --------------------------------------------------------------------------------------------------------
+# ---- any value -------------------------------------------------------------------------------------------------------
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 _SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
@@ -81,7 +82,7 @@ def _of(kind: Any) -> st.SearchStrategy[Any]:
     return st.builds(kind, **{item.name: _of(hints[item.name]) for item in msgspec.structs.fields(kind)})
 
 
-# ---- a small world ----------------------------------------------------------------------------------------------------
+# ---- a small world ---------------------------------------------------------------------------------------------------
 
 ROLES = {
     "blue": Role(name="blue", description="", instructions="", model="haiku", kinds=("search", "plan"), slots=2),
@@ -98,14 +99,14 @@ ROLES = {
 }
 GATES = {"unit": Gate(argv=("true",)), "types": Gate(argv=("true",), timeout_seconds=5.0)}
 PATHS = ("src", "src/a.py", "src/ab.py", "src/b/", "docs", "docs2/x", "./src/a.py")
-IDS = tuple(f"k{n}" for n in range(1, 7))
+IDS = ("k1", "k2", "t1", "k4", "k5", "t2")
 
 
 def facts(settings: Settings | None = None, roles: Mapping[str, Role] | None = None, **observed: Any) -> Facts:
     """What decisions depend on in a world with three roles and two gates."""
     known = settings if settings is not None else Settings(gates=Gates(default=("unit",), named=GATES))
-    observed = {"now": EPOCH, "integration": "0" * 40} | observed
-    return Facts(settings=known, roles=dict(ROLES if roles is None else roles), **observed)
+    seen: dict[str, Any] = {"now": EPOCH, "integration": "0" * 40} | observed
+    return Facts(settings=known, roles=dict(ROLES if roles is None else roles), **seen)
 
 
 def settings() -> st.SearchStrategy[Settings]:
@@ -131,13 +132,14 @@ def settings() -> st.SearchStrategy[Settings]:
 
 def specs(after: Sequence[str] = ()) -> st.SearchStrategy[TaskSpec]:
     """Tasks as people ask for them; ``after`` is what they may depend on."""
-    dependencies = st.lists(st.sampled_from([*after, "nobody"]), max_size=2, unique=True) if after else st.just([])
+    known = st.lists(st.sampled_from(after), max_size=2, unique=True) if after else st.just([])
+    dependencies = st.booleans().flatmap(lambda some: known if some else st.just([]))
     return st.builds(
         TaskSpec,
         prompt=st.just("do it"),
         title=st.just("It"),
         kind=st.sampled_from(Kind) | st.just(Kind.IMPLEMENT),
-        role=st.sampled_from(["auto"] * 6 + ["green", "nobody"]),
+        role=st.sampled_from(["auto"] * 8 + ["green", "nobody"]),
         priority=st.integers(-100, 100),
         after=dependencies.map(tuple),
         gates=st.none() | st.sampled_from([(), ("unit",), ("types", "unit")]),
@@ -357,9 +359,12 @@ def histories(
     Tasks and settings shrink; what the world does comes from one seed.
     """
     known = draw(settings())
-    tasks = draw(st.lists(specs(after=IDS), min_size=1, max_size=len(IDS)))
+    count = draw(st.integers(1, len(IDS)))
+    # Now and then one depends on what nobody ever submits.
+    wanted = (*IDS[:count], "nobody") if draw(st.integers(0, 9)) == 9 else IDS[:count]
+    tasks = [draw(specs(after=wanted)) for _ in range(count)]
     world = World(facts=facts(known), dice=Random(draw(st.integers(0, 2**32))), seen=seen)
-    coming = [(IDS[n] if n % 3 else None, spec) for n, spec in enumerate(tasks)]
+    coming = [(IDS[n] if IDS[n][0] == "k" else None, spec) for n, spec in enumerate(tasks)]
     turns = draw(st.integers(0, turns_max))
     at_once = draw(st.booleans())
     while coming and at_once:

@@ -96,11 +96,14 @@ class Git:
         stdin: bytes = b"",
         accept: Collection[int] = (0,),
         magic: bool = False,
+        date: str = "",
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> Result:
         """Run to the end. Raises GitFailed for an exit code that is not accepted. ``magic``: paths may be patterns."""
         settings = _SETTINGS if arguments[0] in _READS_NO_FILES else _SETTINGS | self._drivers()
         environment = self._environment(settings, magic=magic)
+        if date:
+            environment |= {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
         try:
             done = subprocess.run(
                 [_program(), *arguments],
@@ -164,11 +167,12 @@ class Git:
             lock.unlink(missing_ok=True)
             self.run("update-ref", "-m", f"coordination: {reason}", name, new, *expected)
 
-    def make_commit(self, tree: str, parents: Sequence[str], message: str) -> str:
+    def make_commit(self, tree: str, parents: Sequence[str], message: str, *, dated_like: str | None = None) -> str:
         """Write a commit object; nothing points to it yet."""
         named = [argument for parent in parents for argument in ("-p", parent)]
         text = message.replace("\0", "").encode(errors="replace")
-        return self.run("commit-tree", tree, *named, "-F", "-", stdin=text).text
+        date = self.text("log", "-1", "--format=%cI", dated_like) if dated_like else ""
+        return self.run("commit-tree", tree, *named, "-F", "-", stdin=text, date=date).text
 
     def _drivers(self) -> dict[str, str]:
         if self._guards is None:

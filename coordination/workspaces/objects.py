@@ -22,6 +22,7 @@ def diff_stat(git: Git, base: str, commit: str) -> DiffStat:
         files=len(counts),
         insertions=sum(int(added) for added, _, _ in counts if added != "-"),
         deletions=sum(int(deleted) for _, deleted, _ in counts if deleted != "-"),
+        binaries=sum(added == "-" for added, _, _ in counts),
     )
 
 

@@ -47,7 +47,8 @@ def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits
     if tree == of_head and not others and not (commits and _unreachable(git, head, task)):
         return None
     parents = [head] if head else []
-    parents += [git.make_commit(index, parents, f"Index of {git.tree.name}\n") for index in others]
+    # dated like its parent, so that keeping the same again gives the same commit
+    parents += [git.make_commit(index, parents, f"Index of {git.tree.name}\n", dated_like=head) for index in others]
     return _named(git, task, tree, parents, _message(git, left_out))
 
 
@@ -71,7 +72,8 @@ def _own_index(git: Git, index: Path, head: str | None) -> Git:
     own = git.with_index(index)
     real = git.directory / "index"
     if real.exists():
-        shutil.copyfile(real, index)
+        # with its time: git looks again at files as young as the index, and at no others
+        shutil.copy2(real, index)
     elif head:
         own.run("read-tree", head)
     return own

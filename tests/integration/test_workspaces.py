@@ -488,6 +488,18 @@ def test_everything_is_kept_without_touching_the_workspace(scene: Scene) -> None
     assert scene.workspaces.preserve(path, "T") == "refs/coordination/preserved/T/2"
 
 
+def test_a_change_within_the_clocks_grain_is_kept(scene: Scene) -> None:
+    """A file as large and as young as the one in the index is still seen to differ."""
+    path = scene.ensure()
+    git(scene.root, "config", "core.trustctime", "false")
+    story = path / "story.txt"
+    moment = story.stat().st_mtime_ns
+    story.write_text("ONE\ntwo\nthree\n")
+    for file in (story, scene.root / ".git/worktrees/T/index"):
+        os.utime(file, ns=(moment, moment))
+    assert git(scene.root, "show", f"{scene.workspaces.preserve(path, 'T')}:story.txt") == "ONE\ntwo\nthree"
+
+
 def test_a_clean_workspace_leaves_no_ref(scene: Scene) -> None:
     """What the task's branch has already is not kept a second time."""
     scene.work("T", "a.txt", "a\n")

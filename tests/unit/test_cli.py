@@ -139,7 +139,9 @@ def test_json_is_ascii(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == '{"title": "\\u001b[31m\\u202e\\u00fc"}\n'
 
 
-@pytest.mark.parametrize(("spent", "shown"), [(-1, "0s"), (59.9, "59s"), (60, "1m00s"), (3599, "59m59s"), (7500, "2h05m")])
+@pytest.mark.parametrize(
+    ("spent", "shown"), [(-1, "0s"), (59.9, "59s"), (60, "1m00s"), (3599, "59m59s"), (7500, "2h05m")]
+)
 def test_durations_are_short(spent: float, shown: str) -> None:
     """A duration is shown in its two largest units."""
     assert seconds(spent) == shown

@@ -198,6 +198,17 @@ def test_a_fold_that_breaks_leaves_no_half_state(log: FileLog) -> None:
             store.refresh()
 
 
+def test_a_state_that_broke_while_catching_up_is_not_shown(log: FileLog, env: Boots) -> None:
+    """Another one's batch that cannot be folded leaves nothing behind that could be taken for the state."""
+    store, other = store_on(log), store_on(again(log, env))
+    store.transact(lambda _: say("a"))
+    with pytest.raises(ZeroDivisionError):
+        other.transact(lambda _: say("poison"))
+    for look in (store.refresh, lambda: store.state, lambda: store.seq, store.digest):
+        with pytest.raises(ZeroDivisionError):
+            look()
+
+
 def test_a_batch_that_is_none_of_ours_is_damage(log: FileLog) -> None:
     """Bytes with a valid checksum that are not events are refused, never skipped."""
     log.append(b'{"at":"2026-11-21T12:00:00Z","events":[{"type":"Unheard"}]}', after=0)
