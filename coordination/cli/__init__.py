@@ -40,6 +40,17 @@ class Commands(click.Group):
         module = _modules().get(cmd_name)
         return None if module is None else cast(click.Command, importlib.import_module(module).command)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises ReaderGoneError for a closed pipe, which click itself would call a failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGoneError from error
+
+
+class ReaderGoneError(Exception):
+    """Whoever read our output has enough."""
+
 
 def _modules() -> dict[str, str]:
     names = [found.name for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_")]
@@ -87,8 +98,8 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(_explained(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
-        # whoever read has enough; the interpreter would complain when it flushes at its end
+    except (ReaderGoneError, BrokenPipeError):
+        # the interpreter would complain when it flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:

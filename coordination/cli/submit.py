@@ -77,7 +77,7 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
     given = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in fields.items()
-        if value or value == 0
+        if value is not None and value != ()
     }
     if "labels" in given:
         given["labels"] = dict(_label(label) for label in given["labels"])

@@ -88,8 +88,8 @@ class FileLog:
                 return ()
             proven = self._proven(reading)
             start = self._places.before(after, self._chain)
-            chain, places = self._chain, self._places
-        verified = self._verified(chain, places, start, proven, proven if upto == "durable" else None)
+            chain = self._chain
+        verified = self._verified(chain, start, proven, proven if upto == "durable" else None)
         return ((seq, payload) for seq, payload in verified if seq > after)
 
     def wait(self, after: int, timeout_seconds: float) -> bool:
@@ -163,22 +163,20 @@ class FileLog:
         _check_reached(self._chain, end, max(end.durable, 0 if reading is None else reading.head.durable))
         return end.durable
 
-    def _verified(
-        self, chain: Chain, places: Places, start: Position, proven: int, last: int | None
-    ) -> Iterator[tuple[int, bytes]]:
+    def _verified(self, chain: Chain, start: Position, proven: int, last: int | None) -> Iterator[tuple[int, bytes]]:
         end = start
         for position, line in (
             () if last is not None and start.seq >= last else segments.scan(chain, start, env=self._env)
         ):
             with self._seeing:
-                places.passed(position)
+                self._places.passed(position)
             end = position
             yield line.seq, line.payload
             if end.seq == last:
                 break
         _check_reached(chain, end, max(proven, end.durable) if last is None else last)
         with self._seeing:
-            places.ended(end)
+            self._places.ended(end)
 
     def _page_to_read(self) -> Page | None:
         if self._page is not None and not self._page.current:

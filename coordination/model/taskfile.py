@@ -216,8 +216,8 @@ def _prompt(field: str, found: object, _names: Collection[str]) -> str:
         raise Rejected(
             "the prompt is too long", field=field, expected="at most 256 KiB of UTF-8", found=f"{size} bytes"
         )
-    if not prompt.strip():
-        _refuse(field, "text that asks for something", found)
+    if not prompt:
+        _refuse(field, "at least one byte of text", found)
     return prompt
 
 

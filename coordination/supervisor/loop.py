@@ -29,7 +29,6 @@ from coordination.model import events as e
 from coordination.model.facts import Facts
 from coordination.model.runs import Ending, Outcome, Purpose
 from coordination.model.state import Core, Run, State, Task
-from coordination.model.tasks import Status
 from coordination.planning.plan import plan
 from coordination.supervisor import requests
 from coordination.supervisor.children import Children, reap, send
@@ -422,22 +421,19 @@ class Supervisor:
         if state.live_runs():
             return False
         if mode == "drain":
-            return not self._in_flight(state)
-        return self.once and not self._ahead(state)
+            return not self._ahead(state)
+        return self.once and not self._unjudged() and not self._ahead(state)
 
-    def _in_flight(self, state: State) -> bool:
-        if state.paused:
-            return False
-        moving = (Status.RUNNING, Status.REVIEWING, Status.APPROVED)
-        return any(task.status in moving and not task.paused for task in state.tasks_alive())
+    def _unjudged(self) -> bool:
+        """Whether a task file waits to be judged: one that is still being written, or that just came."""
+        return bool(self.coordinator.inbox.pending() or self.coordinator.inbox.taken())
 
     def _ahead(self, state: State) -> bool:
-        """Whether something will happen by itself: task files to be judged, or a delay that will be over."""
-        inbox = self.coordinator.inbox
-        if inbox.pending() or inbox.taken():
-            return True
-        later = msgspec.structs.replace(self._facts(state), now=self.coordinator.now() + LATER_SECONDS)
-        return bool(plan(state, later, self.coordinator.policies))
+        """Whether something will happen by itself: at once, or (if patient) when a delay is over."""
+        facts = self._facts(state)
+        if self.patient:
+            facts = msgspec.structs.replace(facts, now=facts.now + LATER_SECONDS)
+        return bool(plan(state, facts, self.coordinator.policies))
 
     # -- what it leaves for others to see ----------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ FILES: Mapping[str, str] = {
     "README.md": "# Greeter\n\nSays hello.\n",
     "greeter.py": 'GREETING = "Hello"\n\n\ndef greet(name: str) -> str:\n    return f"{GREETING}, {name}!"\n',
 }
-PASSES = (sys.executable, "-c", "import greeter")
+PASSES = (sys.executable, "-B", "-c", "import greeter")
 """A gate that FILES pass."""
 
 _LOOK_SECONDS = 0.02
@@ -242,7 +242,7 @@ class Stage:
             "status": self.git("status", "--porcelain=v2", "--branch", "--untracked-files=all"),
             "stash": self.git("stash", "list"),
             "reflog": _content(git / "logs" / "HEAD"),
-            "entries": sorted(entry.name for entry in git.iterdir()),
+            "entries": sorted(entry.name for entry in git.iterdir() if entry.name != "worktrees"),
         }
 
     # -- clearing up ----------------------------------------------------------------------------------------------------

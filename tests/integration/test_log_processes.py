@@ -98,6 +98,8 @@ def append(log: FileLog, payload: bytes) -> int:
             continue
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("what", "segment_bytes", "torn"),
     [("append", 1 << 20, "whole"), ("append", 1 << 20, "torn"), ("append", 1, "whole"), ("recover", 1 << 20, "whole")],
@@ -127,6 +129,8 @@ def test_killed_at_any_gesture_of_an_append(tmp_path: Path, what: str, segment_b
     assert cuts > 15
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_eight_processes_transact_at_once(tmp_path: Path) -> None:
     """Eight writers with 500 transactions each: no loss, no gap, one order, every line JSON, one state for all."""
     processes, transactions = 8, 500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,23 @@ def test_publish_replaces_everything(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_publish_syncs_before_it_renames_and_the_directory_after(tmp_path: Path) -> None:
+    """The order that a power cut needs: bytes on the disk, then the name, then the directory that holds the name."""
+    gestures: list[str] = []
+
+    class Telling(Env):
+        def sync(self, descriptor: int) -> None:
+            gestures.append("sync" if stat.S_ISREG(os.fstat(descriptor).st_mode) else "sync directory")
+            super().sync(descriptor)
+
+        def rename(self, old: Path, new: Path) -> None:
+            gestures.append("rename")
+            super().rename(old, new)
+
+    files.publish(tmp_path / "file", b"new", env=Telling())
+    assert gestures == ["sync", "rename", "sync directory"]
 
 
 @pytest.mark.parametrize("gesture", ["write", "sync", "rename"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +100,19 @@ def test_something_like_a_line_is_seen_anywhere() -> None:
     assert frames.looks_like_a_line(b"garbage" + line_of())
     assert not frames.looks_like_a_line(b"garbage" + line_of()[:-1])
     assert not frames.looks_like_a_line(b'{"type":"Text"}\n')
+
+
+def test_the_documented_example_is_a_log() -> None:
+    """The lines that docs/log-format.md shows are valid, one after the other."""
+    text = (Path(__file__).parents[2] / "docs" / "log-format.md").read_bytes()
+    header, *lines = [line.strip() for line in text.splitlines() if line.startswith((b'    {"format"', b'    {"seq"'))][
+        -3:
+    ]
+    decoded = frames.decode_header(header)
+    assert decoded is not None
+    checksum = decoded[1]
+    for seq, raw in enumerate(lines, 1):
+        line = frames.decode_line(raw, segment=1, previous_sum=checksum)
+        assert line is not None
+        assert (line.seq, line.durable) == (seq, seq - 1)
+        checksum = line.sum

@@ -149,7 +149,6 @@ BAD_FIELDS: dict[str, tuple[str, Any]] = {
     "prompt is a number": ("prompt", 1),
     "prompt is null": ("prompt", None),
     "prompt is empty": ("prompt", ""),
-    "prompt is blank": ("prompt", " \n\t "),
     "prompt is too long": ("prompt", "x" * (PROMPT_BYTES_MAX + 1)),
     "prompt is too long in bytes only": ("prompt", "é" * (PROMPT_BYTES_MAX // 2 + 1)),
     "id is a number": ("id", 7),

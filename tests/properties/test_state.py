@@ -1,0 +1,80 @@
+"""Does the state follow from the records alone, however they are cut?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordination.model import events as e
+from coordination.model.state import Core, State
+from coordination.testing import strategies
+from coordination.testing.strategies import Batch, History
+
+core = Core()
+histories = strategies.histories()
+
+
+def folded(state: State, records: list[e.Record]) -> State:
+    for record in records:
+        state = core.fold(state, record)
+    return state
+
+
+def saved(state: State) -> Any:
+    """What a snapshot file holds: JSON with sorted keys."""
+    return json.loads(e.canonical(core.dump(state)))
+
+
+@settings(max_examples=60)
+@given(histories)
+def test_replay_equals_the_live_state(history: History) -> None:
+    """Folding all records once more gives the state that was held while they were made."""
+    assert folded(core.initial(), history.records) == history.state
+
+
+@settings(max_examples=60)
+@given(histories)
+def test_records_as_the_log_has_them_give_the_same_state(history: History) -> None:
+    """Folding what was written and read back equals folding what was meant."""
+    state = core.initial()
+    for batch in history.batches:
+        payload = e.encode([record.event for record in batch.records], batch.records[0].at)
+        state = folded(state, e.decode(batch.records[0].seq, payload))
+    assert core.dump(state) == core.dump(history.state)
+
+
+@settings(max_examples=60)
+@given(histories, st.integers(0, 10_000))
+def test_a_snapshot_anywhere_changes_nothing(history: History, place: int) -> None:
+    """Fold a prefix, save it, load it, fold the rest: the same state, and the same dump to the byte."""
+    records = history.records
+    cut = place % (len(records) + 1)
+    loaded = core.load(saved(folded(core.initial(), records[:cut])))
+    state = folded(loaded, records[cut:])
+    assert state == history.state
+    assert e.canonical(core.dump(state)) == e.canonical(core.dump(history.state))
+
+
+def comes_back(_batch: Batch, state: State) -> None:
+    """Asked after every batch of a history."""
+    assert core.load(saved(state)) == state
+    assert list(state.open) == [task.id for task in state.tasks_alive()]
+    for task in state.tasks.values():
+        unended = bool(task.live) or not task.status.ended
+        assert (task.id in state.open) is unended
+        assert state.find(task.id.upper()) is task
+    tickets = {task.ticket: task.id for task in state.tasks.values()}
+    assert state.tickets == tickets
+    assert f"t{state.mint}" not in state.keys
+    spent = sum(run.outcome.usage.cost_usd for task in state.tasks.values() for run in task.runs if run.outcome)
+    assert abs(state.cost_usd - spent) < 1e-9
+
+
+@settings(max_examples=40)
+@given(strategies.histories(seen=comes_back))
+def test_every_state_on_the_way_can_be_saved_and_agrees_with_itself(history: History) -> None:
+    """At every batch: dump and load give the state back, and its indexes agree with its tasks."""
+    assert history.batches
