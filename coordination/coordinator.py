@@ -85,7 +85,7 @@ def initialise(home: Home) -> bool:
     _remember(home)
     workspaces = Workspaces(home.repository.common, home.state)
     if home.state.is_relative_to(home.repository.root):
-        workspaces.exclude()
+        workspaces.exclude(f"/{home.state.relative_to(home.repository.root).as_posix()}/")
     for name in _DIRECTORIES:
         (home.state / name).mkdir(exist_ok=True, mode=0o700)
     Inbox(home.state / "inbox", time.time).prepare()

@@ -341,7 +341,7 @@ class _Step:
             model=self._model(role),
             reason=why if last is None else f"{why}; {last.kind}: {last.headline[:200]}",
             base=base,
-            bring_in=self.facts.integration if _came_back(task) else "",
+            bring_in=_other_side(task, self.facts.integration),
             limits=limits,
         )
 
@@ -360,14 +360,18 @@ def _fell(state: State, task: Task) -> bool:
     return any(dep is not None and dep.status.ended and not dep.status.ended_well for dep in found)
 
 
-def _came_back(task: Task) -> bool:
-    """Whether a landing sent it back: from then on its workspace takes in the other side before every try.
+def _other_side(task: Task, integration: str) -> str:
+    """What the workspace takes in before every try once a landing sent the task back; "" when none did.
 
     A try that failed after the conflict leaves the merge undone, and a commit that holds the merge is to be compared
-    with the other side, not with where the task once began.
+    with the other side, not with where the task once began. A conflict with the user's own branch is settled with that.
     """
     landings = [run.outcome for run in task.runs if run.purpose is Purpose.LANDING and run.outcome is not None]
-    return any(o.ending in (Ending.CONFLICT, Ending.FAILED) and o.code != "refused" for o in landings)
+    back = [o for o in landings if o.ending in (Ending.CONFLICT, Ending.FAILED) and o.code != "refused"]
+    if not back:
+        return ""
+    conflict = back[-1].conflict
+    return conflict.integration if conflict is not None and conflict.others == ("target",) else integration
 
 
 def _used_up(limits: Limits) -> bool:

@@ -91,7 +91,7 @@ class Stage:
             path = self.repository / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        self.git("init", "-q", "-b", "main")
+        self.git("init", "-q", "-b", "main", "--template=")
         self.git("add", "-A")
         self.git("commit", "-q", "-m", "first")
 

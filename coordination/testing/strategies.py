@@ -165,7 +165,7 @@ class World:
     """One coordination and all that surrounds it. ``seen`` is called after every batch, with the state then."""
 
     facts: Facts
-    dice: Random
+    dice: Random = field(default_factory=lambda: Random(0))
     policies: Policies = field(default_factory=shipped)
     seen: Callable[[Batch, State], None] = lambda _batch, _state: None
     state: State = field(default_factory=State)
@@ -208,6 +208,24 @@ class World:
                 return
             self.transact(events, planned=True)
         raise AssertionError(f"planning does not come to an end: {events}")
+
+    def live(self, task: str) -> Run:
+        """The one run of a task whose outcome is not known yet."""
+        (run,) = self.state.find(task).live
+        return run
+
+    def end(self, task: str, outcome: Outcome) -> None:
+        """The live run of a task ends so, and what follows is decided."""
+        run = self.live(task)
+        self.transact(commands.end(self.state, run.id, outcome, token=run.token))
+        if run.purpose is Purpose.LANDING and outcome.ending is Ending.SUCCEEDED:
+            self.facts = replace(self.facts, integration=outcome.commit)
+        self.decide()
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, and what follows is decided."""
+        self.facts = replace(self.facts, now=self.facts.now + seconds)
+        self.decide()
 
     def _observed(self) -> Facts:
         wanted = [task for task in self.state.tasks_alive() if task.spec.base is not None and not task.base]

@@ -44,9 +44,9 @@ class Workspaces:
         self._place = Place(common=common.resolve(), state=state.resolve())
         self._git = self._place.git
 
-    def exclude(self) -> None:
+    def exclude(self, pattern: str = ".coordination/") -> None:
         """Hide the state directory from ``git status``. The one line of the user's that is ever written."""
-        repository.exclude(self._place.common)
+        repository.exclude(self._place.common, pattern)
 
     # --- names and branches
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-_NAMES = ("config.worktree", "glab-cli", "objects/info/alternates", "objects/info/http-alternates")
+_NAMES = ("config.worktree", "glab-cli", "remotes", "branches", "objects/info/alternates", "objects/info/http-alternates")
 _MARKER = ".claude-sandbox-noreplace"
 _MARKED = ("info", "objects/info", "objects/info/commit-graphs", "hooks")
 

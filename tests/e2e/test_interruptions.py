@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,7 +130,7 @@ def test_a_forced_stop_leaves_no_process_and_no_secret_of_the_supervisor_anywher
     scene.drop(**TASK)
     supervisor = scene.start()
     processes = hanging(scene)
-    environments = [open(f"/proc/{number}/environ").read() for number in processes]
+    environments = [Path(f"/proc/{number}/environ").read_text() for number in processes]
     scene.coord("stop", "--force")
     assert supervisor.wait(10) == 0
     assert scene.processes_of_runs() == []

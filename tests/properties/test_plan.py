@@ -217,7 +217,9 @@ def _excuse(state: State, facts: Facts, task: Task, found: set[str]) -> bool:
     if task.status.ended or task.status is Status.WAITING_FOR_PERSON:
         return True
     unknown = any(after.lower() not in state.keys for after in task.spec.after)
-    behind = any(state.get(after) is not None and state.find(after).id in found - _well(state) for after in task.spec.after)
+    behind = any(
+        state.get(after) is not None and state.find(after).id in found - _well(state) for after in task.spec.after
+    )
     blocked = any(
         other in found and state.tasks[other].runs and collide(task.spec, state.tasks[other].spec)
         for other in state.open

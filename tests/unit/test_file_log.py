@@ -488,3 +488,28 @@ def test_an_interrupted_store_of_the_page_is_not_believed(directory: Path) -> No
             else:
                 break
     assert tries > 10
+
+
+def test_a_mark_stands_while_a_line_is_written_and_none_afterwards(directory: Path) -> None:
+    """Whoever looks at the page during the write sees unfinished work, and after the append none."""
+    seen: list[bool] = []
+
+    class Looking(Env):
+        log: FileLog | None = None
+
+        def write(self, descriptor: int, data: bytes, offset: int) -> int:
+            seen.append(marked(self.log))
+            return super().write(descriptor, data, offset)
+
+    def marked(log: FileLog | None) -> bool:
+        reading = log._page.read() if log is not None and log._page is not None else None
+        assert reading is not None
+        return reading.marked
+
+    world = Looking()
+    create(directory.with_name("other"), env=Env())
+    with connected(directory.with_name("other"), world) as log:
+        world.log = log
+        log.append(payload(1), after=0)
+        assert seen == [True]
+        assert not marked(log)
