@@ -17,7 +17,7 @@ from typing import Any
 from coordination import __version__, context, files, locks, roles, shipped
 from coordination import log as logs
 from coordination import settings as settings_
-from coordination.errors import LogDamaged, NotFound, Refused, Rejected, Unsuitable, UsageError
+from coordination.errors import LogDamaged, NotFound, Refused, Rejected, SettingsError, Unsuitable, UsageError
 from coordination.inbox import Inbox
 from coordination.log import file as file_log
 from coordination.model import commands, taskfile
@@ -164,7 +164,10 @@ class Coordinator:
     def settings(self) -> Settings:
         """The user's settings, read once. Raises SettingsError naming file and key."""
         path = self.home.settings_file
-        text = files.read(path).decode("utf-8") if path.exists() else ""
+        try:
+            text = files.read(path).decode("utf-8") if path.exists() else ""
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"{path}: expected UTF-8 text, found {error.reason}", file=str(path)) from error
         return settings_.parse(text, file=str(path))
 
     @cached_property
@@ -185,6 +188,8 @@ class Coordinator:
 
     def facts(self, **observed: Any) -> Facts:
         """What decisions and views depend on besides the state."""
+        if "signed_in" not in observed:
+            observed["signed_in"] = self.supervisor()["signed_in"]
         return Facts(now=self.now(), settings=self.settings, roles=self.roles, **observed)
 
     def history(self, since: int = 0, task: str = "") -> Iterator[dict[str, Any]]:
@@ -236,6 +241,7 @@ class Coordinator:
             "running": running,
             "pid": who.pid if who else None,
             "since": (note or {}).get("since"),
+            "signed_in": (note or {}).get("signed_in", True),
             "version": __version__,
         }
 

@@ -40,5 +40,5 @@ def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def signed_in(environment: Mapping[str, str]) -> bool:
-    """Whether there is a key or a login that a run could use."""
-    return any(environment.get(name) for name in CREDENTIALS)
+    """Whether there is a key, a login, or an address that stands for a gateway and may need neither."""
+    return any(environment.get(name) for name in (*CREDENTIALS, "ANTHROPIC_BASE_URL"))

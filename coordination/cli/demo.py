@@ -188,8 +188,8 @@ class _Demo:
         click.echo(f"spend:     {state.cost_usd:.4f} USD in play money, at list prices")
         click.echo(f"time:      {time.monotonic() - self.began:.0f} s")
         click.echo(
-            f"\nThe model was scripted: {requests} answers came from a program on this machine, none from a real model. "
-            "Everything else was real: Claude Code, git, processes, the kill, the log."
+            f"\nThe model was scripted: {requests} answers came from a program on this machine, none from a real "
+            "model. Everything else was real: Claude Code, git, processes, the kill, the log."
         )
         if not ended_well:
             log = (self.repository / ".coordination" / "supervisor.log").read_text(errors="replace")

@@ -15,7 +15,7 @@ from coordination.cli._command import verb
 from coordination.cli._session import Session
 from coordination.cli._terminal import note, plain, tell
 from coordination.environment import signed_in
-from coordination.errors import CoordinationError, LockHeld, Refused
+from coordination.errors import CoordinationError, LockHeld
 
 if TYPE_CHECKING:
     from coordination.coordinator import Coordinator
@@ -41,29 +41,24 @@ def command(session: Session, foreground: bool, once: bool, no_wait: bool) -> in
     """Start the supervisor, in the background unless --foreground or --once.
 
     The agents need ANTHROPIC_API_KEY; a subscription login works through CLAUDE_CODE_OAUTH_TOKEN from
-    `claude setup-token`. Without either it is refused, as is a second supervisor. Ctrl-C asks the agents to finish
+    `claude setup-token`. Without either, tasks wait. A second supervisor is refused. Ctrl-C asks the agents to finish
     their turn, a second one stops them at once.
     """
     if no_wait and not once:
         raise click.UsageError("--no-wait only goes with --once")
     coordinator = session.writing()
-    _refuse_without_login(coordinator, session)
     _refuse_second(coordinator)
+    _warn_without_login(coordinator, session)
     return _here(coordinator, once=once, patient=not no_wait) if foreground or once else _detached(coordinator, session)
 
 
-def _refuse_without_login(coordinator: Coordinator, session: Session) -> None:
+def _warn_without_login(coordinator: Coordinator, session: Session) -> None:
     override = coordinator.settings.agents.backend
     backends = {override or role.backend for role in coordinator.roles.values()}
-    # another address may stand for a gateway that needs no key
-    if (
-        "claude" in backends
-        and not signed_in(session.environment)
-        and not session.environment.get("ANTHROPIC_BASE_URL")
-    ):
-        raise Refused(
-            "no ANTHROPIC_API_KEY is set, so no agent could work: export one; a subscription login works through "
-            "CLAUDE_CODE_OAUTH_TOKEN from `claude setup-token`"
+    if "claude" in backends and not signed_in(session.environment):
+        note(
+            "Neither key nor login: nothing that needs Claude Code will start. Set ANTHROPIC_API_KEY, or "
+            "CLAUDE_CODE_OAUTH_TOKEN from `claude setup-token`, then start again."
         )
 
 
@@ -114,8 +109,9 @@ def _verdict(coordinator: Coordinator, state: State) -> int:
     from coordination.supervisor.loop import unfinished
 
     left = unfinished(state)
+    facts = coordinator.facts(signed_in=signed_in(os.environ))
     for task in left:
-        why = "; ".join(views.waiting(state, coordinator.facts(), coordinator.policies, task)) or task.reason
+        why = "; ".join(views.waiting(state, facts, coordinator.policies, task)) or task.reason
         note(f"{task.id} is {views.state_of(state, task)}: {why} (`coord show {task.id}`)")
     return 1 if left else 0
 

@@ -19,6 +19,7 @@ class Facts(Value, frozen=True, kw_only=True):
     bases: dict[str, str] = {}  # task -> the SHA its ``base`` names, "" when it is not acceptable
     starting: bool = True  # False while draining: what runs may finish, nothing new starts
     stopping: bool = False  # no run of any kind starts; only what ended is settled
+    signed_in: bool = True  # the supervisor has a key or login that its runs could use
     memories: dict[str, Any] = {}  # policy name -> its folded memory
 
     def slots(self, role: str) -> int:

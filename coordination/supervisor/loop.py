@@ -39,6 +39,8 @@ Narrate = Callable[[e.Record], None]
 
 START_SECONDS = 60.0  # a worker that has not taken its lock by then will not
 LATER_SECONDS = 7 * 24 * 3600.0  # past every delay that planning knows
+HEAD_SECONDS = 1.0
+BUSY_SECONDS = 0.05  # between looks at the locks of live runs
 NOTE_SECONDS = 1.0  # supervisor.json is published at most this often
 FAR_SECONDS = 1e9  # later than the end of any delay
 
@@ -76,6 +78,7 @@ class Supervisor:
         self._since = coordinator.now()
         self._snapshot_seq = 0
         self._untidy = True
+        self._head = (-1, 0.0, "")
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -278,14 +281,23 @@ class Supervisor:
             self._mark("decided")
 
     def _facts(self, state: State) -> Facts:
-        workspaces, git = self.coordinator.workspaces, self.coordinator.settings.git
-        integration = workspaces.ensure_integration(git.integration, git.target)
+        integration = self._integration()
         return self.coordinator.facts(
             integration=integration,
+            signed_in=environment.signed_in(os.environ),
             bases=self._bases(state, integration),
             starting=self._mode(state) == "",
             stopping=self._mode(state) in ("finish", "force"),
         )
+
+    def _integration(self) -> str:
+        """Head of the integration branch, asked of git again when the log grew or a second passed."""
+        seq, at, head = self._head
+        if not head or seq != self.coordinator.store.seq or time.monotonic() - at > HEAD_SECONDS:
+            git = self.coordinator.settings.git
+            head = self.coordinator.workspaces.ensure_integration(git.integration, git.target)
+            self._head = (self.coordinator.store.seq, time.monotonic(), head)
+        return head
 
     def _bases(self, state: State, integration: str) -> dict[str, str]:
         """What ``base`` names, for tasks that have not started yet; "" when it is not acceptable."""
@@ -372,8 +384,10 @@ class Supervisor:
             files.publish_json(directory / "stop.json", {"why": why})
             grace = 0.0 if at_once else self.coordinator.settings.supervisor.stop_grace_seconds * 2
             self._killing[run.id] = time.monotonic() + grace
+            self._mark("stop:before")
             if who is not None:
                 send(who, signal.SIGTERM)
+            self._mark("stop:after")
         if time.monotonic() >= self._killing[run.id] or at_once:
             if who is not None:
                 send(who, signal.SIGKILL)
@@ -383,6 +397,7 @@ class Supervisor:
         """A run that has not begun is given up on disk first; whoever begins after that leaves at once."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.publish(directory / "revoked", b"")
+        self._mark("revoked")
         if locks.held(directory / "worker.lock") or (directory / "worker.json").exists():
             return
         outcome = Outcome(ending=Ending.STOPPED, code="revoked", reason=f"never began: {why}")
@@ -400,7 +415,7 @@ class Supervisor:
         self._tidy(running=running)
         busy = running or bool(self.coordinator.inbox.pending())
         assert self._wakeups is not None
-        self._wakeups.wait(min(poll, 0.1) if busy else poll)
+        self._wakeups.wait(min(poll, BUSY_SECONDS) if busy else poll)
 
     def _tidy(self, *, running: bool) -> None:
         """Once after the last run ended: while agents run, their sandboxes may stand on what they left."""
@@ -463,6 +478,7 @@ class Supervisor:
             "supervisor": self.id,
             "pid": os.getpid(),
             "since": self._since,
+            "signed_in": environment.signed_in(os.environ),
             "seq": store.seq,
             "digest": self.coordinator.digest(store.state),
             "projection": f"{Core.name}-{Core.version}",

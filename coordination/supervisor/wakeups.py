@@ -5,18 +5,16 @@ A notification only shortens the rest: nothing is ever done *because* of one, so
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
 
 class Wakeups(FileSystemEventHandler):
-    """Watches directories (not what is below them) and the death of children."""
+    """Watches directories, not what is below them. (The death of children is no news: every git call is one.)"""
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self._event = threading.Event()
@@ -27,8 +25,6 @@ class Wakeups(FileSystemEventHandler):
     def start(self) -> None:
         """Begin to watch."""
         self._observer.start()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, self._on_signal)
 
     def stop(self) -> None:
         """End the watching thread."""
@@ -48,6 +44,3 @@ class Wakeups(FileSystemEventHandler):
         """Rest until something happened or the time is over."""
         self._event.wait(timeout_seconds)
         self._event.clear()
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._event.set()

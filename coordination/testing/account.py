@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coordination.testing.stage import Stage
@@ -39,7 +39,7 @@ def _once(events: Iterable[Event], task: str) -> Iterator[str]:
             yield f"{task}: {kind} {kinds[kind]} times"
 
 
-def _runs(stage: Stage, events: list[Event]) -> Iterator[str]:
+def _runs(stage: Stage, events: Sequence[Event]) -> Iterator[str]:
     planned = Counter(event["run"] for event in events if event["type"] == "RunPlanned")
     started = Counter(event["run"] for event in events if event["type"] == "RunStarted")
     ended = Counter(event["run"] for event in events if event["type"] == "RunEnded")
@@ -70,7 +70,7 @@ def acts(stage: Stage, runs: Iterable[str]) -> Counter[str]:
     return counted
 
 
-def _landed(stage: Stage, events: list[Event], content: Mapping[str, str]) -> Iterator[str]:
+def _landed(stage: Stage, events: Sequence[Event], content: Mapping[str, str]) -> Iterator[str]:
     rows = stage.git("rev-list", "--merges", "--parents", f"main..{INTEGRATION}").splitlines()
     merges = {row[0]: row[1:] for row in (line.split() for line in rows)}
     approved = [event["evidence"]["commit"] for event in events if event["type"] == "TaskApproved"]
@@ -86,7 +86,7 @@ def _landed(stage: Stage, events: list[Event], content: Mapping[str, str]) -> It
             yield f"{name} is {found!r}"
 
 
-def _receipts(stage: Stage, events: list[Event]) -> Iterator[str]:
+def _receipts(stage: Stage, events: Sequence[Event]) -> Iterator[str]:
     inbox = stage.state / "inbox"
     receipts = sorted(path.name for path in (inbox / "accepted").iterdir())
     expected = sorted(f"{e['task']}.{e['ticket']}.json" for e in events if e["type"] == "TaskSubmitted")

@@ -108,7 +108,9 @@ class Stage:
 
     def git(self, *arguments: str) -> str:
         """Run git in the user's checkout, with an identity and no settings of the machine; its output."""
-        identity = {f"GIT_{who}_{what}": "user@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        identity = {
+            f"GIT_{who}_{what}": "user@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
         known = {"HOME": self.environment["HOME"], "PATH": self.environment["PATH"], "GIT_CONFIG_NOSYSTEM": "1"}
         # without optional locks, or looking at the status would rewrite the user's index
         argv = ["git", "--no-optional-locks", *arguments]
@@ -233,7 +235,7 @@ class Stage:
         git = self.repository / ".git"
         shown = self.git("for-each-ref", "--format=%(refname) %(objectname)").splitlines()
         ours = ("refs/heads/coordination/", "refs/coordination/")
-        names = ["index", "config", "HEAD", "description", "packed-refs", *sorted(_below(git / "hooks"))]
+        names = ["index", "config", "HEAD", "description", "packed-refs", *_below(git / "hooks", "hooks/")]
         return {
             "files": {name: _content(self.repository / name) for name in _below(self.repository)},
             "git": {name: _content(git / name) for name in names if os.path.lexists(git / name)},
@@ -291,12 +293,12 @@ def environments() -> Iterator[tuple[int, str]]:
                 continue  # ended, or not ours to look into
 
 
-def _below(directory: Path) -> list[str]:
-    found = []
+def _below(directory: Path, prefix: str = "") -> list[str]:
+    found: list[str] = []
     for where, directories, names in os.walk(directory):
         directories[:] = [name for name in directories if Path(where) != directory or name not in _OWN]
         found += [str(Path(where, name).relative_to(directory)) for name in (*names, *directories)]
-    return sorted(name for name in found if name not in _OWN)
+    return sorted(prefix + name for name in found if name not in _OWN)
 
 
 def _content(path: Path) -> tuple[int, str | bytes]:

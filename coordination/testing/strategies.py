@@ -353,7 +353,7 @@ _ENDINGS_OF_ALL = (Ending.FAILED, Ending.STOPPED, Ending.STOPPED, Ending.TIMED_O
 _REASONS = ("", "\n", "because\nof this", "no")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class History:
     """A coordination from its first record to the point where nothing happens by itself."""
 
@@ -366,6 +366,11 @@ class History:
     def records(self) -> list[e.Record]:
         """All records in order."""
         return [record for batch in self.batches for record in batch.records]
+
+    def __repr__(self) -> str:
+        """A failing example as people read a log: one fact a line."""
+        lines = (f"{record.seq}.{record.index} {record.at - EPOCH:+g} {record.event}" for record in self.records)
+        return "\n".join(["", str(self.facts.settings), *lines])
 
 
 @st.composite

@@ -23,7 +23,9 @@ SCRIPTS = [
     case("# Task where", steps=[read("greeter.py"), say("In greeter.py:1, see also nothing/there.py:3.")]),
     case("# Task warmer", "## Both sides", steps=[read("greeter.py"), write("greeter.py", BOTH), say("Both kept.")]),
     case("# Task louder", "## Both sides", steps=[read("greeter.py"), write("greeter.py", BOTH), say("Both kept.")]),
-    case("# Task warmer", steps=[read("greeter.py"), edit("greeter.py", GREETING, 'GREETING = "Good day"'), say("Ok.")]),
+    case(
+        "# Task warmer", steps=[read("greeter.py"), edit("greeter.py", GREETING, 'GREETING = "Good day"'), say("Ok.")]
+    ),
     case("# Task louder", steps=[read("greeter.py"), edit("greeter.py", GREETING, 'GREETING = "HELLO"'), say("Ok.")]),
     case(
         "# Task farewell",

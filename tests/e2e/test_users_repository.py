@@ -79,7 +79,7 @@ def test_a_whole_run_leaves_the_users_checkout_as_it_was(make: Any) -> None:
         (lambda root: (root / "untracked/file").chmod(0o644), "files"),
         (lambda root: append(root / ".git/config"), "git"),
         (lambda root: append(root / ".git/hooks/pre-commit"), "git"),
-        (lambda root: (root / ".git/index").chmod(0o600), "git"),
+        (lambda root: (root / ".git/index").chmod(0o640), "git"),
         (lambda root: (root / ".git/refs/heads/new").write_bytes((root / ".git/refs/heads/main").read_bytes()), "refs"),
         (lambda root: append(root / ".git/modules/module/HEAD"), "modules"),
     ],

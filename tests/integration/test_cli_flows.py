@@ -334,6 +334,9 @@ def test_settings_that_cannot_be_read_are_usage(coord: Coord) -> None:
     coord("start", code=2)
     assert "turns_max" in coord.told
     assert "coordination.toml" in coord.told
+    (coord.root / ".coordination" / "coordination.toml").write_bytes(b"\xff")
+    coord("status", code=2)
+    assert "UTF-8" in coord.told
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -499,19 +502,26 @@ def test_once_names_what_did_not_end_well(coord: Coord) -> None:
 
 def test_no_wait_does_not_wait_for_another_try(coord: Coord) -> None:
     """With ``--no-wait`` a task that would be tried again in five minutes is left for the next start."""
-    coord.configure(SETTINGS.replace("attempts_max = 1", "attempts_max = 2").replace("= 0.1\n", "= 300.0\n"))
+    coord.configure(
+        SETTINGS.replace("attempts_max = 1", "attempts_max = 2").replace(
+            "backoff_seconds = 0.1", "backoff_seconds = 300.0"
+        )
+    )
     coord("submit", "--id", "bad", BAD)
     _, told = coord.finished("start", "--once", "--no-wait", code=1)
     assert "bad is queued: tried again at" in told
 
 
-def test_start_wants_a_key_or_a_login(coord: Coord) -> None:
-    """Without a key nothing is started, and the sentence says what to set."""
+def test_without_a_key_or_a_login_nothing_is_wasted(coord: Coord) -> None:
+    """Without a key start says in one sentence what to set, and tasks wait with that reason instead of failing."""
     coord.configure(SETTINGS.replace('"scripted"', '""'))
-    for arguments in (["start"], ["start", "--foreground"], ["start", "--once"]):
-        coord(*arguments, code=4)
-        assert "ANTHROPIC_API_KEY" in coord.told
-        assert "claude setup-token" in coord.told
+    coord("submit", "--id", "a", GOOD)
+    _, told = coord.finished("start", "--once", code=1)
+    assert "ANTHROPIC_API_KEY" in told
+    assert "claude setup-token" in told
+    assert "a is queued: the supervisor was started without a key or login" in told
+    shown = coord.json("show", "a")
+    assert (shown["attempts"], shown["runs"]) == (0, [])
 
 
 def test_start_says_why_it_could_not(coord: Coord) -> None:
