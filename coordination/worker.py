@@ -234,9 +234,15 @@ class _Run:
         return tuple(results)
 
     def _remove_workspace(self) -> str:
-        """Take down the workspace of a task that landed; why it was kept when that did not work."""
+        """Take down the workspaces of a task that landed; why one was kept when that did not work.
+
+        Besides its own there are those of judging runs that were killed: a task's id holds no dot, a run's begins so.
+        """
+        task = self.request.task
+        left = sorted(path.name for path in self.workspaces.path(task).parent.glob(f"{task}.*"))
         try:
-            self.workspaces.remove(self.request.task, self.request.task)
+            for name in (task, *left):
+                self.workspaces.remove(name, task)
         except CoordinationError as error:
             return f"its workspace was kept: {error}"
         return ""

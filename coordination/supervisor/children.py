@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from coordination import locks
 from coordination.environment import MARKER
 
 REAP_SECONDS = 5.0
+_LOOK_SECONDS = 0.005
 
 
 class Children:
@@ -79,19 +81,18 @@ def send(who: locks.Identity, number: signal.Signals) -> bool:
 def reap(marker: str) -> int:
     """Kill every process that carries the run's marker, whatever session it fled to; how many there were.
 
-    Repeated until none is left, because a process may fork while we look.
+    Repeated until none is left, because a process may fork while we look. One that is dead but not yet collected by
+    its parent is none of ours to wait for.
     """
-    killed = 0
-    for _ in range(10):
-        found = marked(marker)
-        if not found:
-            break
+    killed: set[int] = set()
+    deadline = time.monotonic() + REAP_SECONDS
+    while (found := marked(marker)) and time.monotonic() < deadline:
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-                killed += 1
-        psutil.wait_procs(found, timeout=REAP_SECONDS)
-    return killed
+                killed.add(process.pid)
+        time.sleep(_LOOK_SECONDS)
+    return len(killed)
 
 
 def marked(marker: str) -> list[psutil.Process]:

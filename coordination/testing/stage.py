@@ -5,7 +5,7 @@ waits for conditions and keeps what the user's part of the repository looked lik
 lines of the log, by code that shares nothing with the package's own reading.
 
 A supervisor can be made to end itself by ``kill -9`` at a *cut*: ``step@event`` is where it first comes to the step of
-that name (see ``Supervisor(mark=…)``) after that event was the last of any task (so idle turns of the loop are one cut).
+that name (see ``Supervisor(mark=…)``) while that event is the last of any task, so idle turns of the loop are one cut.
 ``python -m coordination.testing.stage REPOSITORY [CUT]`` is that supervisor as a program.
 """
 
@@ -141,7 +141,7 @@ class Stage:
         scratch.rename(inbox / name)
 
     def start(self, *options: str, cut: str | None = None) -> subprocess.Popen[bytes]:
-        """Start a supervisor: ``coord start --foreground``, or one that can be cut when ``cut`` is given ("": never)."""
+        """Start a supervisor: ``coord start --foreground``, or one that ends itself at a cut ("": one that could)."""
         repository = str(self.repository)
         argv = ["coordination", "-C", repository, "start", "--foreground", *options]
         if cut is not None:
@@ -207,6 +207,13 @@ class Stage:
         who = self.worker(run)
         return who is not None and send(who, signal.SIGKILL)
 
+    def commit(self, name: str, text: str) -> str:
+        """Let the user write a file and commit it in the checkout; the commit."""
+        (self.repository / name).write_text(text)
+        self.git("add", name)
+        self.git("commit", "-q", "-m", f"The user writes {name}")
+        return self.git("rev-parse", "HEAD").strip()
+
     def processes_of_runs(self, run: str = "") -> list[int]:
         """Living processes of this repository's runs (or of one run), whoever their parent is."""
         begin = f"{MARKER}={self.uuid}/{run}"
@@ -247,7 +254,7 @@ class Stage:
             "entries": sorted(entry.name for entry in git.iterdir() if entry.name != "worktrees"),
         }
 
-    # -- clearing up ----------------------------------------------------------------------------------------------------
+    # -- clearing up --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End the supervisors that still run, and their runs."""
@@ -265,7 +272,7 @@ class Stage:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-# -- what stands on disk, read without the package ----------------------------------------------------------------------
+# -- what stands on disk, read without the package --------------------------------------------------------------------
 
 
 def raw_events(log: Path) -> Iterator[tuple[int, dict[str, JSON]]]:
@@ -284,7 +291,7 @@ def _lines(path: Path) -> list[dict[str, JSON]]:
 
 
 def environments() -> Iterator[tuple[int, str]]:
-    """Every living process we may look into, with its environment as one text of NAME=VALUE\\0."""
+    """Every living process we may look into, with its environment: NAME=VALUE, each ended by NUL."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
@@ -318,7 +325,7 @@ def settings_text(tables: Mapping[str, JSON]) -> str:
     return "\n".join(parts) + "\n"
 
 
-# -- supervisors that can be cut ------------------------------------------------------------------------------------------
+# -- supervisors that can be cut --------------------------------------------------------------------------------------
 
 
 class Cuts:

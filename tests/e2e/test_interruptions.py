@@ -58,6 +58,24 @@ def test_a_killed_worker_takes_its_agent_along_and_the_task_is_done_by_a_new_run
     assert task["cost_estimated"]
 
 
+def test_what_a_dead_supervisor_and_a_dead_worker_left_is_ended_by_the_next(make: Any) -> None:
+    """Both are killed, Claude Code lives on alone: the next supervisor ends it first, then tries the task anew."""
+    scene = make([case("# Task T", "did not count", steps=DOES_IT), case("# Task T", steps=HANGS)])
+    scene.drop(**TASK)
+    supervisor = scene.start()
+    before = hanging(scene)
+    supervisor.kill()
+    assert scene.kill_worker("T.1.work")
+    scene.wait_for(lambda: scene.worker("T.1.work") is None, "end of the worker")
+    assert set(before) & set(scene.processes_of_runs("T.1.work")), "Claude Code is left alone"
+    scene.run()
+    assert [event["outcome"]["code"] for event in scene.events("RunEnded", run="T.1.work")] == ["worker_died"]
+    planned = scene.events("RunPlanned", run="T.2.work")[0]
+    assert planned["seq"] > scene.events("RunEnded", run="T.1.work")[0]["seq"]
+    assert scene.show("T")["state"] == "merged"
+    assert scene.git("show", f"{INTEGRATION}:greeter.py") == WARMER
+
+
 def test_a_run_out_of_time_is_ended_and_counts_as_a_failure(make: Any) -> None:
     """A hanging agent is stopped at its limit; with no attempt left the task fails and says why."""
     scene = make([case("# Task T", steps=HANGS)])
@@ -108,7 +126,7 @@ def test_a_stop_puts_the_task_back_and_the_next_start_completes_it(make: Any) ->
 
 def test_a_drain_finishes_what_runs_and_starts_nothing(make: Any) -> None:
     """``coord stop --drain`` lets the running task come to its end; the queued one stays queued."""
-    slow = [[{"delay_seconds": 1.5}, *write("greeter.py", WARMER)], say("Done.")]
+    slow = [[{"delay_seconds": 3.0}, *write("greeter.py", WARMER)], say("Done.")]
     scene = make([case("# Task T", steps=slow)], settings={"roles.green": {"slots": 1}})
     scene.drop(**TASK, priority=5)
     scene.drop(id="next", prompt="Another.")

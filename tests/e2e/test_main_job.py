@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ BOTH = FILES["greeter.py"].replace("Hello", "GOOD DAY")
 FAREWELL = 'def farewell(name: str) -> str:\n    return f"Goodbye, {name}!"\n'
 REPAIRED = FAREWELL.replace("{name}", "{name or 'friend'}")
 FINDING = {"file": "farewell.py", "line": 2, "severity": "major", "message": "an empty name is not handled"}
+
+KEY = "sk-made-up-0123456789-abcdefghijklmnopqrstuvwxyz-9f8e7d6c"
+SECRET = "sesame-9b1d5e70"
 
 SCRIPTS = [
     case("# Task where", steps=[read("greeter.py"), say("In greeter.py:1, see also nothing/there.py:3.")]),
@@ -54,7 +58,10 @@ TASKS: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def played(make_once: Any) -> Stage:
     """The scene after the curtain. Some tasks are meant to fail, so the supervisor exits 1."""
-    stage: Stage = make_once(SCRIPTS, settings={"roles.green": {"slots": 3}})
+    gate = [sys.executable, "-B", "-c", "import os, greeter; print(sorted(os.environ.items()))"]
+    settings = {"roles.green": {"slots": 3}, "gates": {"default": ["unit"], "unit": gate}}
+    stage: Stage = make_once(SCRIPTS, settings=settings)
+    stage.environment |= {"ANTHROPIC_API_KEY": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
     stage.drop_text("half.json", '{"prompt": "never fini')
     stage.drop_text("typo.json", '{"prompt": "x", "promt": "y"}')
     for task in TASKS:
@@ -230,6 +237,18 @@ def test_every_conversation_was_begun_once(played: Any) -> None:
     first = [request.session for request in played.server.requests if request.step == 0]
     agents = [event for event in played.events("RunPlanned") if event.get("role")]
     assert len(first) == len(set(first)) == len(agents)
+
+
+def test_no_secret_is_written_down_and_no_gate_is_given_one(played: Stage) -> None:
+    """A gate prints its whole environment: our mark, no key; and no file below the state directory holds a secret."""
+    outputs = [gate["output"] for event in played.events("TaskMerged") for gate in event["gates"]]
+    assert len(outputs) == 4
+    assert all("COORDINATION_RUN" in output for output in outputs)
+    assert not [output for output in outputs if "ANTHROPIC" in output or SECRET in output]
+    kept = [path for path in played.state.rglob("*") if path.is_file()]
+    assert len(kept) > 100
+    found = [path for path in kept for value in (KEY, SECRET) if value.encode() in path.read_bytes()]
+    assert found == []
 
 
 def ended(stage: Stage, task: str, purpose: str = "") -> list[dict[str, Any]]:

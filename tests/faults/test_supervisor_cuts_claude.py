@@ -53,18 +53,19 @@ def call(name: str, **arguments: Any) -> list[dict[str, Any]]:
     return [{"type": "tool_use", "name": name, "input": arguments}]
 
 
+PAUSE = [{"delay_seconds": 0.4}]  # so that a run is seen to have started before it ends, also on a busy machine
 SCRIPTS = [
     {
         "contains": ["# Task T"],
         "steps": [
-            call("Read", file_path="{cwd}/greeter.py"),
+            [*PAUSE, *call("Read", file_path="{cwd}/greeter.py")],
             call("Write", file_path="{cwd}/greeter.py", content=WARMER),
             [{"type": "text", "text": "It is warmer now."}],
         ],
     },
     {
         "contains": ["# Review of task T"],
-        "steps": [call("StructuredOutput", verdict="approve", summary="Fine.", findings=[])],
+        "steps": [[*PAUSE, *call("StructuredOutput", verdict="approve", summary="Fine.", findings=[])]],
     },
 ]
 

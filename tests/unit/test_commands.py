@@ -60,7 +60,7 @@ def landing() -> World:
     return made
 
 
-# ---- submit ------------------------------------------------------------------------------------------------------------
+# ---- submit ----------------------------------------------------------------------------------------------------------
 
 
 def test_minted_ids_count_and_skip_used_ones() -> None:
@@ -128,7 +128,7 @@ def test_a_long_chain_is_followed_without_recursion() -> None:
         commands.submit(made.state, submission("k5000", after=("k0",)))
 
 
-# ---- the end of a run --------------------------------------------------------------------------------------------------
+# ---- the end of a run ------------------------------------------------------------------------------------------------
 
 
 def test_an_outcome_of_a_superseded_worker_is_refused_and_recorded() -> None:
@@ -194,7 +194,7 @@ def test_a_gate_that_says_it_passed_must_show_it(outcome: Outcome, lacking: str)
     assert lacking in event.outcome.reason
 
 
-# ---- cancel and retry --------------------------------------------------------------------------------------------------
+# ---- cancel and retry ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_commands_on_an_unknown_task_find_nothing() -> None:
             command(running().state)
 
 
-# ---- pause, approve, reject, stop --------------------------------------------------------------------------------------
+# ---- pause, approve, reject, stop ------------------------------------------------------------------------------------
 
 
 def test_pause_and_resume_twice_are_once() -> None:
@@ -353,14 +353,12 @@ def test_a_persons_rejection_raises_no_counter() -> None:
 
 
 def test_a_milder_stop_never_replaces_a_harder_one() -> None:
-    """drain < finish < force; without a supervisor there is nothing to stop."""
+    """Drain < finish < force; without a supervisor there is nothing to stop."""
     made = World(facts=facts())
     assert commands.stop(made.state, "force") == ()
     made.transact([e.SupervisorStarted(supervisor="s1", pid=2)])
-    told = []
-    for mode in ("drain", "finish", "drain", "finish", "force", "finish"):
-        if made.ask(lambda state, mode=mode: commands.stop(state, mode)):  # type: ignore[misc]
-            told.append(mode)
+    wishes = ("drain", "finish", "drain", "finish", "force", "finish")
+    told = [mode for mode in wishes if made.ask(lambda state, mode=mode: commands.stop(state, mode))]  # type: ignore[misc]
     assert told == ["drain", "finish", "force"]
 
 

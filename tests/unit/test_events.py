@@ -66,7 +66,7 @@ def test_equal_values_have_equal_bytes() -> None:
 
 def test_a_batch_knows_the_tasks_it_speaks_of() -> None:
     """Events about nobody name nobody."""
-    events = [e.TaskCancelled(task="A"), e.CoordinationPaused(), e.TaskFailed(task="B", reason="x")]
+    events: list[e.AnyEvent] = [e.TaskCancelled(task="A"), e.CoordinationPaused(), e.TaskFailed(task="B", reason="x")]
     assert e.tasks_named(events) == {"A", "B"}
 
 

@@ -80,7 +80,7 @@ def task(made: World, name: str = "A") -> Task:
     return made.state.find(name)
 
 
-# ---- routing -----------------------------------------------------------------------------------------------------------
+# ---- routing ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_settings_choose_the_model_and_the_slots_of_a_role() -> None:
     assert made.live("A").model == "opus"
 
 
-# ---- order and slots ---------------------------------------------------------------------------------------------------
+# ---- order and slots -------------------------------------------------------------------------------------------------
 
 
 def test_slots_are_never_exceeded_and_refill() -> None:
@@ -160,7 +160,7 @@ def test_an_old_task_starts_within_its_bound() -> None:
         assert running(made) == {first: "work"}
 
 
-# ---- dependencies ------------------------------------------------------------------------------------------------------
+# ---- dependencies ----------------------------------------------------------------------------------------------------
 
 
 def test_a_task_starts_when_all_it_needs_ended_well() -> None:
@@ -210,7 +210,7 @@ def test_cancelling_the_middle_of_a_chain_makes_it_the_cause() -> None:
     assert task(made, "C").chain == ("B",)
 
 
-# ---- paths -------------------------------------------------------------------------------------------------------------
+# ---- paths -----------------------------------------------------------------------------------------------------------
 
 
 def test_overlapping_paths_wait_until_the_first_is_merged() -> None:
@@ -253,7 +253,7 @@ def test_a_retried_task_and_the_one_that_took_its_paths_do_not_wait_for_each_oth
     assert running(made) == {"A": "work"}
 
 
-# ---- gates and review --------------------------------------------------------------------------------------------------
+# ---- gates and review ------------------------------------------------------------------------------------------------
 
 
 def test_gates_run_by_name_one_after_another_on_the_commit_and_before_review() -> None:
@@ -447,7 +447,7 @@ def _members() -> list[Policy[Any]]:
     return shipped()._members
 
 
-# ---- read-only kinds ---------------------------------------------------------------------------------------------------
+# ---- read-only kinds -------------------------------------------------------------------------------------------------
 
 
 def test_a_read_only_task_ends_done_with_its_report() -> None:
@@ -469,7 +469,7 @@ def test_a_success_that_shows_nothing_is_a_failure(kind: Kind, missing: str) -> 
     assert f"shows no {missing}" in task(made).feedback[-1].message
 
 
-# ---- failures, stops and weather ---------------------------------------------------------------------------------------
+# ---- failures, stops and weather -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ending", [Ending.FAILED, Ending.CRASHED, Ending.TIMED_OUT])
@@ -558,7 +558,7 @@ def test_a_gate_that_passed_another_commit_proves_nothing() -> None:
     assert made.live("A").purpose is Purpose.GATE
 
 
-# ---- money -------------------------------------------------------------------------------------------------------------
+# ---- money -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_may_use_what_the_task_has_left() -> None:
@@ -579,7 +579,7 @@ def test_no_run_that_costs_is_planned_without_budget(outcome: Outcome) -> None:
     assert "budget is used up: 1.0000 USD" in task(made).reason
 
 
-# ---- landing -----------------------------------------------------------------------------------------------------------
+# ---- landing ---------------------------------------------------------------------------------------------------------
 
 
 def approved(*names: str, settings: Settings = UNGATED) -> World:
@@ -596,6 +596,23 @@ def test_never_two_landings_at_once() -> None:
     assert (running(made), status(made, "B")) == ({"A": "landing"}, Status.APPROVED)
     made.end("A", LANDED)
     assert running(made) == {"B": "landing"}
+
+
+def test_of_two_that_may_land_in_the_same_step_one_does() -> None:
+    """Both were approved during a pause; when it ends, only the first lands."""
+    made = started(A=spec(review=ReviewMode.NEVER), B=spec(review=ReviewMode.NEVER))
+    made.ask(lambda state: commands.pause(state, None))
+    made.end("A", committed("c1"))
+    made.end("B", committed("c2"))
+    made.ask(lambda state: commands.resume(state, None))
+    made.decide()
+    assert running(made) == {"A": "landing"}
+
+
+def test_two_that_overlap_and_may_start_in_the_same_step_do_not() -> None:
+    """Both were submitted before the first plan; the first takes the paths."""
+    made = started(A=spec(paths=("src",)), B=spec(paths=("src/a.py",)), C=spec(paths=("docs",)))
+    assert running(made) == {"A": "work", "C": "work"}
 
 
 def test_a_conflict_goes_back_with_both_sides_named() -> None:
@@ -682,7 +699,7 @@ def test_a_landing_that_names_no_merge_commit_is_made_again() -> None:
     assert (running(made), task(made).returns) == ({"A": "landing"}, 0)
 
 
-# ---- pause, drain, stop ------------------------------------------------------------------------------------------------
+# ---- pause, drain, stop ----------------------------------------------------------------------------------------------
 
 
 def test_a_pause_of_everything_starts_no_run_of_any_kind() -> None:
@@ -741,7 +758,7 @@ def test_stopping_starts_nothing_and_settles_what_ended() -> None:
     assert (status(made, "A"), running(made)) == (Status.MERGED, {})
 
 
-# ---- bases -------------------------------------------------------------------------------------------------------------
+# ---- bases -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_base_that_is_no_ancestor_fails_the_task_before_it_runs() -> None:
@@ -760,7 +777,7 @@ def test_a_task_keeps_the_base_it_first_started_from() -> None:
     assert (made.live("A").base, first) == (first, "0" * 40)
 
 
-# ---- the plan itself ---------------------------------------------------------------------------------------------------
+# ---- the plan itself -------------------------------------------------------------------------------------------------
 
 
 def test_an_empty_reason_does_not_stop_the_plan() -> None:

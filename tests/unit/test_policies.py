@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from coordination.model import events as e
 from coordination.model.facts import Facts
@@ -94,7 +95,7 @@ def test_the_tightest_limit_wins_field_by_field() -> None:
     ids=str,
 )
 def test_the_strictest_judgement_wins(mild: Judgement, strict: Judgement) -> None:
-    """accept < review < gate < again < reject < person, whoever says it."""
+    """Accept < review < gate < again < reject < person, whoever says it."""
     answers = [Verdict(judgement=mild, reason="z"), Verdict(judgement=strict, reason="a")]
     for first, second in (answers, answers[::-1]):
         policies = Policies([Opinionated("a", verdict=first), Opinionated("b", verdict=second)])
@@ -102,7 +103,7 @@ def test_the_strictest_judgement_wins(mild: Judgement, strict: Judgement) -> Non
 
 
 def test_the_strictest_remedy_wins() -> None:
-    """again < retry < person < fail; between equals the longer delay."""
+    """Again < retry < person < fail; between equals the longer delay."""
     answers = [
         Remedy(rank=Rank.RETRY, reason="x", delay_seconds=9.0),
         Remedy(rank=Rank.PERSON, reason="x", delay_seconds=1.0),
@@ -149,3 +150,25 @@ def test_the_shipped_policies_are_found_and_have_names_of_their_own() -> None:
     names = [policy.name for policy in shipped()._members]
     assert {"allowances", "bounds", "gating", "retries", "reviewing", "routing"} <= set(names)
     assert len(set(names)) == len(names)
+
+
+def test_an_approval_of_another_commit_is_none() -> None:
+    """Even when it is put before the policy: a review counts for the commit it names, and for no other."""
+    (reviewing,) = (policy for policy in shipped()._members if policy.name == "reviewing")
+    task = replace(TASK, commit="c2")
+    approval = Outcome(ending=Ending.SUCCEEDED, verdict="approve")
+    review = replace(ENDED, purpose=Purpose.REVIEW, commit="c1", outcome=approval)
+    for commit, judgement in (("c1", Judgement.REVIEW), ("c2", Judgement.ACCEPT)):
+        said = reviewing.judge(None, facts(), task, [replace(review, commit=commit)])
+        assert said is not None
+        assert said.judgement is judgement
+
+
+def test_equal_judgements_that_ask_for_other_gates_have_one_winner() -> None:
+    """Which of two is called first by name decides nothing."""
+    answers = [Verdict(judgement=Judgement.GATE, reason="gates", gates=(gate,)) for gate in ("unit", "types")]
+    said = {
+        Policies([Opinionated("a", verdict=first), Opinionated("b", verdict=second)]).verdict(facts(), TASK, [])
+        for first, second in (answers, answers[::-1])
+    }
+    assert len(said) == 1

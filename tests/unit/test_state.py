@@ -122,7 +122,7 @@ def test_a_run_goes_from_planned_to_started_to_ended() -> None:
 )
 def test_the_purpose_of_a_run_says_where_the_task_stands(purpose: Purpose, status: Status) -> None:
     """Work is running; gates and reviews are reviewing."""
-    before = [] if purpose is Purpose.WORK else [planned(), over(commit="c1")]
+    before: list[e.AnyEvent] = [] if purpose is Purpose.WORK else [planned(), over(commit="c1")]
     state = folded(submitted(), *before, planned(1 + len(before) // 2, purpose))
     assert the(state).status is status
 
@@ -194,7 +194,7 @@ def test_a_pause_does_not_hide_what_a_person_is_waited_for() -> None:
 
 def test_only_work_moves_the_commit() -> None:
     """A landing's merge commit is not the commit of the work."""
-    story = [submitted(), planned(), over(commit="c1"), approved(), planned(2, Purpose.LANDING)]
+    story: list[e.AnyEvent] = [submitted(), planned(), over(commit="c1"), approved(), planned(2, Purpose.LANDING)]
     state = folded(*story, over(2, Purpose.LANDING, commit="m1"))
     assert (the(state).commit, the(state).merge) == ("c1", "")
     state = folded(e.TaskMerged(task="A", commit="c1", merge="m1"), state=state)

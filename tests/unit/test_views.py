@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from coordination import views
 from coordination.model import commands
 from coordination.model import events as e
-from coordination.model.runs import DiffStat, Ending, Outcome
+from coordination.model.runs import DiffStat, Ending, Outcome, Purpose
 from coordination.model.tasks import Kind, ReviewMode, TaskSpec
 from coordination.policy import shipped
 from coordination.settings import Settings
@@ -189,7 +189,7 @@ def _smallest(kind: type[e.AnyEvent]) -> e.AnyEvent:
 _EVIDENCE = e.Evidence(commit="c1")
 _EXAMPLES: tuple[e.AnyEvent, ...] = (
     e.TaskSubmitted(task="A", spec=spec(), digest=""),
-    e.RunPlanned(task="A", run="A.1.work", purpose=e.Purpose.WORK),
+    e.RunPlanned(task="A", run="A.1.work", purpose=Purpose.WORK),
     e.RunStarted(task="A", run="A.1.work"),
     e.RunEnded(task="A", run="A.1.work", outcome=Outcome(ending=Ending.FAILED)),
     e.RunRefused(task="A", run="A.1.work", reason=""),

@@ -53,7 +53,7 @@ def reasons(made: World, task: str) -> list[str]:
     ],
 )
 def test_paths_overlap_when_their_literal_prefixes_nest(left: str, right: str, *, expected: bool) -> None:
-    """A directory holds what lies in it, not what begins alike; a wildcard may stand for anything; order is no matter."""
+    """A directory holds what lies in it, not what begins alike; a wildcard may stand for anything."""
     assert overlap([left], [right]) is expected
     assert overlap([right], [left]) is expected
 

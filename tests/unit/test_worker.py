@@ -141,7 +141,7 @@ def test_a_gates_checkout_is_taken_down(directory: Path, repository: Path) -> No
     worker.main([str(directory)])
     listed = subprocess.run(["git", "worktree", "list"], cwd=repository, check=True, capture_output=True, timeout=30)
     assert listed.stdout.count(b"\n") == 1
-    assert not list((directory.parent.parent / "agent_workspaces").iterdir())
+    assert not list((directory.parent.parent / "agent_workspaces").rglob("README.md"))
 
 
 def test_what_cannot_be_done_is_an_outcome_with_the_reason(directory: Path) -> None:
