@@ -44,6 +44,12 @@ _DIRECTORIES = (
     "shared_context",
 )
 
+# What init asks for again after a lost log: every trace is moved, so that nothing of the old work becomes unreachable.
+_SET_ASIDE = (
+    "git for-each-ref --format='%(refname)' refs/coordination/ refs/heads/coordination/ | "
+    'while read -r ref; do git update-ref "refs/before/${ref#refs/}" "$ref" && git update-ref -d "$ref"; done'
+)
+
 Decide = Callable[[State], Sequence[e.AnyEvent]]
 
 
@@ -131,8 +137,7 @@ def _refuse_lost_log(home: Home, workspaces: Workspaces) -> None:
         raise LogDamaged(
             f"{home.log} holds no log, but the repository has branches or refs of an earlier one (coordination/*, "
             "refs/coordination/*): somebody removed the state directory. Put it back from a backup; or, to begin anew "
-            "and keep the old work under its refs, rename those branches and run "
-            "`git update-ref -d refs/coordination/log`, then `coord init`",
+            f"and keep the old work under refs/before/, run `{_SET_ASIDE}`, then `coord init`",
             path=str(home.log),
         )
 

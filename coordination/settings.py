@@ -146,7 +146,8 @@ DEFAULT_TEXT = f"""\
 #gate_slots = 2
 
 [git]
-# The branch that `coord land` brings approved work to. It is never touched otherwise.
+# Your branch: work starts from it and takes in what it gains. It is never touched; merge the integration branch
+# into it when you like.
 target = {TARGET}
 # Where approved work lands first; made from the target at the first start.
 #integration = "coordination/integration"

@@ -102,7 +102,7 @@ def run_row(run: Run) -> Row:
         "ending": None,
     }
     if run.outcome is not None:
-        row |= {"ending": str(run.outcome.ending), "outcome": msgspec.to_builtins(run.outcome)}
+        row |= {"ending": str(run.outcome.ending), "outcome": _whole(run.outcome)}
     return row
 
 
@@ -110,7 +110,7 @@ def task_detail(state: State, facts: Facts, policies: Policies, task: Task) -> R
     """Everything about one task: runs, evidence, diff stat, cost, reasons."""
     return task_row(state, facts, policies, task) | {
         "prompt": task.spec.prompt,
-        "spec": msgspec.to_builtins(task.spec),
+        "spec": _whole(task.spec),
         "digest": task.digest,
         "source": task.source,
         "base": task.base or None,
@@ -118,8 +118,8 @@ def task_detail(state: State, facts: Facts, policies: Policies, task: Task) -> R
         "merge": task.merge or None,
         "chain": list(task.chain),
         "report": task.report or None,
-        "evidence": msgspec.to_builtins(task.evidence) if task.evidence else None,
-        "feedback": [msgspec.to_builtins(entry) for entry in task.feedback],
+        "evidence": _whole(task.evidence),
+        "feedback": _whole(task.feedback),
         "runs": [run_row(run) for run in task.runs],
         "refused": list(task.refused),
         "unknown_dependencies": [after for after in task.spec.after if state.get(after) is None],
@@ -206,6 +206,13 @@ def narrated(record_type: str, body: Row) -> str:
                 f"{key} {value}" for key, value in body.items() if key not in ("seq", "index", "at", "type")
             )
             return f"{_words(record_type)}{': ' + said if said else ''}"
+
+
+def _whole(value: Any) -> Any:
+    """A value with all its keys: what is written down leaves out defaults, and readers want keys that stay."""
+    if isinstance(value, msgspec.Struct):
+        return {field.encode_name: _whole(getattr(value, field.name)) for field in msgspec.structs.fields(value)}
+    return [_whole(entry) for entry in value] if isinstance(value, tuple) else msgspec.to_builtins(value)
 
 
 def _line(text: str) -> str:

@@ -5,6 +5,7 @@ A notification only shortens the rest: nothing is ever done *because* of one, so
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ class Wakeups(FileSystemEventHandler):
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self._event = threading.Event()
+        # the library complains on stderr of what comes while it is being stopped; nobody needs to know
+        logging.getLogger("watchdog").addHandler(logging.NullHandler())
         self._observer = Observer()
         for directory in directories:
             self._observer.schedule(self, str(directory), recursive=False)
