@@ -126,10 +126,18 @@ def _remember(home: Home) -> None:
         found = Workspaces(home.repository.common, home.state).phantoms()
         files.publish_json(note, {"common": common, "phantoms": found})
     elif known.get("common") != common:
-        raise Refused(
-            f"{home.state} belongs to the repository {known.get('common')}, not to {common}: "
-            "unset COORDINATION_HOME or point it elsewhere"
-        )
+        raise Refused(f"{home.state} belongs to the repository {known.get('common')}, not to {common}: {_way(home)}")
+
+
+def _way(home: Home) -> str:
+    """What to do about the state directory of another repository."""
+    if home.state != home.repository.root / STATE_DIRECTORY:
+        return "unset COORDINATION_HOME or point it elsewhere"
+    return (
+        f"if this is a copy, remove {home.state} and run `coord init`; if the repository was moved, move it back, or "
+        f"write the new path into {home.state / 'repository.json'} and run "
+        f"`git worktree repair {STATE_DIRECTORY}/agent_workspaces/*` in it"
+    )
 
 
 def _refuse_lost_log(home: Home, workspaces: Workspaces) -> None:

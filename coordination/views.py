@@ -100,6 +100,7 @@ def run_row(run: Run) -> Row:
         "ended_at": moment(run.ended_at),
         "pid": run.pid,
         "ending": None,
+        "outcome": None,
     }
     if run.outcome is not None:
         row |= {"ending": str(run.outcome.ending), "outcome": _whole(run.outcome)}
@@ -163,7 +164,9 @@ def status(state: State, facts: Facts, policies: Policies, *, seq: int, supervis
         "gates": list(gates),
         "warnings": []
         if gates
-        else ["no gates are configured: every change is reviewed; see [gates] in coordination.toml"],
+        else [
+            "no gates by default: every change of a task that names none is reviewed; see [gates] in coordination.toml"
+        ],
         "cost_usd": round(state.cost_usd, 6),
         "merged": state.merged,
     }

@@ -7,15 +7,17 @@ the run has ended (``outcome.json``) or was given up (``revoked``): a repeated e
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -23,7 +25,7 @@ from msgspec.structs import replace
 from coordination import files, gates, locks
 from coordination.agents import create
 from coordination.environment import without_credentials
-from coordination.errors import CoordinationError, Refused
+from coordination.errors import CoordinationError, GitFailed, LockHeld, Refused
 from coordination.model.runs import (
     CONFLICTED_FILES,
     AgentRequest,
@@ -37,8 +39,14 @@ from coordination.model.runs import (
 )
 from coordination.workspaces import Workspaces
 
+T = TypeVar("T")
+
 LOCK_WAIT_SECONDS = 5.0
+ROOM_WAIT_SECONDS = 3600.0  # for room on a full disk, with an outcome that would be lost
+ROOM_LOOK_SECONDS = 0.5
 REPORT_MAX = 256 * 1024
+REASON_MAX = 16 * 1024
+LISTED_MAX = 200
 _CITED = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./-]{0,255}")
 
 
@@ -66,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     directory = Path((sys.argv[1:] if argv is None else argv)[0])
     stop = Stop()
     stop.install()
-    lock = locks.hold(directory / "worker.lock", wait_seconds=LOCK_WAIT_SECONDS)
+    claimed = directory / "worker.lock"
+    lock = _when_there_is_room(lambda: locks.hold(claimed, wait_seconds=LOCK_WAIT_SECONDS), stop)
     if lock is None:
         return 0
     with lock:
@@ -75,11 +84,54 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         request = msgspec.json.decode(files.read(directory / "request.json"), type=RunRequest)
         me = locks.identity()
-        files.publish_json(directory / "worker.json", msgspec.to_builtins(me) | {"token": request.token})
+        begun = msgspec.to_builtins(me) | {"token": request.token}
+        _when_there_is_room(lambda: files.publish_json(directory / "worker.json", begun), stop)
         outcome = work(request, directory, stop)
-        claim = {"run": request.run, "token": request.token, "outcome": msgspec.to_builtins(outcome)}
-        files.publish_json(directory / "outcome.json", claim)
+        claim = {"run": request.run, "token": request.token, "outcome": msgspec.to_builtins(_bounded(outcome))}
+        claim = _writable(claim)
+        _when_there_is_room(lambda: files.publish_json(directory / "outcome.json", claim), stop)
     return 0
+
+
+def _when_there_is_room(action: Callable[[], T], stop: Stop) -> T:
+    """Do what must be written and is known nowhere else: a full disk is waited out, unless we are told to stop."""
+    deadline = time.monotonic() + ROOM_WAIT_SECONDS
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full or stop.level or time.monotonic() >= deadline:
+                raise
+        time.sleep(ROOM_LOOK_SECONDS)
+
+
+def _bounded(outcome: Outcome) -> Outcome:
+    """What agents and tools said, cut to what may stand in the log; the transcript has it all."""
+    return replace(
+        outcome,
+        report=outcome.report[:REPORT_MAX],
+        reason=outcome.reason[:REASON_MAX],
+        cited=outcome.cited[:LISTED_MAX],
+        denials=tuple(denial[:REASON_MAX] for denial in outcome.denials[:LISTED_MAX]),
+        outside=outcome.outside[:LISTED_MAX],
+    )
+
+
+def _writable(value: Any) -> Any:
+    """The same with what no UTF-8 can hold replaced: half of a surrogate pair, where a text was cut."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case dict():
+            return {_writable(key): _writable(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_writable(item) for item in value]
+    return value
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def work(request: RunRequest, directory: Path, stop: Stop) -> Outcome:
@@ -88,12 +140,18 @@ def work(request: RunRequest, directory: Path, stop: Stop) -> Outcome:
     run = _Run(request, directory, stop)
     try:
         outcome = run.perform()
+    except (LockHeld, GitFailed) as error:
+        # says nothing about the work: a landing that ends so is made again and not taken for a conflict
+        outcome = Outcome(ending=Ending.CRASHED, code=type(error).__name__, reason=str(error))
     except Refused as error:
         outcome = Outcome(ending=Ending.FAILED, code="refused", reason=str(error))
     except CoordinationError as error:
         outcome = Outcome(ending=Ending.FAILED, code=type(error).__name__, reason=str(error))
     except Exception as error:
-        with (directory / "stderr.log").open("a", encoding="utf-8") as log:
+        with (
+            contextlib.suppress(OSError),
+            open(directory / "stderr.log", "a", encoding="utf-8", errors="replace", opener=_private) as log,
+        ):
             traceback.print_exc(file=log)
         reason = f"{type(error).__name__}: {error} (the traceback is in stderr.log of the run)"
         outcome = Outcome(ending=Ending.CRASHED, code="worker_error", reason=reason)
@@ -128,8 +186,10 @@ class _Run:
         self._progress |= said
         target = self.directory / "progress.json"
         scratch = self.directory / ".progress.tmp"
-        scratch.write_bytes(msgspec.json.encode(self._progress | {"at": time.time()}))
-        os.replace(scratch, target)  # noqa: PTH105
+        with contextlib.suppress(OSError):
+            with open(scratch, "wb", opener=_private) as stream:
+                stream.write(msgspec.json.encode(_writable(self._progress | {"at": time.time()})))
+            os.replace(scratch, target)  # noqa: PTH105
 
     # -- purposes ----------------------------------------------------------------------------------------------------
 
@@ -161,15 +221,14 @@ class _Run:
         self.workspaces.ensure(request.workspace)
         outcome = self._unchanged(self._agent())
         cited = self.workspaces.exists_at(request.workspace.commit, _cited(outcome.report))
-        self.workspaces.remove(request.workspace.name, request.task)
-        return replace(outcome, base=request.workspace.commit, cited=tuple(sorted(cited)))
+        outcome = replace(outcome, base=request.workspace.commit, cited=tuple(sorted(cited)))
+        return self._cleared(outcome)
 
     def _review(self) -> Outcome:
         request = self.request
         self.progress({"phase": "workspace"})
         self.workspaces.ensure(request.workspace)
-        outcome = self._unchanged(self._agent())
-        self.workspaces.remove(request.workspace.name, request.task)
+        outcome = self._cleared(self._unchanged(self._agent()))
         if outcome.ending is Ending.SUCCEEDED and outcome.verdict not in ("approve", "reject"):
             reason = "the reviewer gave no verdict of the required form; that is not approval"
             return replace(outcome, ending=Ending.FAILED, code="malformed_verdict", reason=reason)
@@ -180,8 +239,7 @@ class _Run:
         self.progress({"phase": "workspace"})
         path = self.workspaces.ensure(request.workspace)
         results = self._run_gates(path, request.workspace.commit)
-        self.workspaces.remove(request.workspace.name, request.task)
-        return _judged(results)
+        return self._cleared(_judged(results))
 
     def _land(self) -> Outcome:
         landing = self.request.landing
@@ -189,8 +247,10 @@ class _Run:
         self.progress({"phase": "landing"})
         result = self.workspaces.land(landing, task=self.request.task, gates=self._run_gates)
         if result.kind == "merged":
-            kept = self._remove_workspace()
-            return Outcome(reason=kept, ending=Ending.SUCCEEDED, code="merged", commit=result.merge, gates=result.gates)
+            landed = Outcome(ending=Ending.SUCCEEDED, code="merged", commit=result.merge, gates=result.gates)
+            for name in self._workspaces_of_task():
+                landed = self._cleared(landed, name)
+            return landed
         if result.kind == "conflict":
             return _conflicting(result.conflict)
         if result.kind == "gate_failed":
@@ -233,19 +293,19 @@ class _Run:
                 break
         return tuple(results)
 
-    def _remove_workspace(self) -> str:
-        """Take down the workspaces of a task that landed; why one was kept when that did not work.
-
-        Besides its own there are those of judging runs that were killed: a task's id holds no dot, a run's begins so.
-        """
-        task = self.request.task
-        left = sorted(path.name for path in self.workspaces.path(task).parent.glob(f"{task}.*"))
+    def _cleared(self, outcome: Outcome, name: str = "") -> Outcome:
+        """The outcome, after its workspace was taken down; one that cannot be is kept and changes nothing about it."""
         try:
-            for name in (task, *left):
-                self.workspaces.remove(name, task)
-        except CoordinationError as error:
-            return f"its workspace was kept: {error}"
-        return ""
+            self.workspaces.remove(name or self.request.workspace.name, self.request.task)
+        except (CoordinationError, OSError, RecursionError) as error:
+            kept = f"its workspace was kept: {error}"
+            return replace(outcome, reason=f"{outcome.reason}\n{kept}".strip())
+        return outcome
+
+    def _workspaces_of_task(self) -> list[str]:
+        """Its own, and those of judging runs that were killed: a run's name is the task's, a dot and more."""
+        task = self.request.task
+        return [task, *sorted(path.name for path in self.workspaces.path(task).parent.glob(f"{task}.*"))]
 
     def _message(self, outcome: Outcome) -> str:
         summary = outcome.report.strip()[:4000]

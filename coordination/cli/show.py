@@ -118,7 +118,10 @@ def _tell_run(run: dict[str, Any], indent: str) -> None:
         ("verdict", outcome.get("verdict")),
         ("commit", outcome.get("commit")),
         ("change", _change(outcome.get("diff") or {})),
-        ("cost", dollars(usage.get("cost_usd", 0.0), estimated=usage.get("estimated", False)) if usage else ""),
+        (
+            "cost",
+            dollars(usage.get("cost_usd", 0.0), estimated=usage.get("estimated", False)) if any(usage.values()) else "",
+        ),
         ("conflict", " ".join((outcome.get("conflict") or {}).get("files", ()))),
         ("denied", "; ".join(outcome.get("denials", ()))),
         ("outside", "; ".join(outcome.get("outside", ()))),

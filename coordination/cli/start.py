@@ -41,21 +41,27 @@ def command(session: Session, foreground: bool, once: bool, no_wait: bool) -> in
     """Start the supervisor, in the background unless --foreground or --once.
 
     The agents need ANTHROPIC_API_KEY; a subscription login works through CLAUDE_CODE_OAUTH_TOKEN from
-    `claude setup-token`. Without either, tasks wait. A second supervisor is refused. Ctrl-C asks the agents to finish
-    their turn, a second one stops them at once.
+    `claude setup-token`. Without either, tasks wait. Without the Claude Code program, and beside another supervisor,
+    it is refused. Ctrl-C asks the agents to finish their turn, a second one stops them at once.
     """
     if no_wait and not once:
         raise click.UsageError("--no-wait only goes with --once")
     coordinator = session.writing()
     _refuse_second(coordinator)
-    _warn_without_login(coordinator, session)
+    _check_claude(coordinator, session)
     return _here(coordinator, once=once, patient=not no_wait) if foreground or once else _detached(coordinator, session)
 
 
-def _warn_without_login(coordinator: Coordinator, session: Session) -> None:
+def _check_claude(coordinator: Coordinator, session: Session) -> None:
+    """Where a role needs Claude Code: refuse when it is nowhere, as every try would fail; say so without a login."""
+    from coordination.agents.claude import find_binary
+
     override = coordinator.settings.agents.backend
     backends = {override or role.backend for role in coordinator.roles.values()}
-    if "claude" in backends and not signed_in(session.environment):
+    if "claude" not in backends:
+        return
+    find_binary(session.environment.get("COORDINATION_CLAUDE", ""), session.environment.get("PATH", ""))
+    if not signed_in(session.environment):
         note(
             "Neither key nor login: nothing that needs Claude Code will start. Set ANTHROPIC_API_KEY, or "
             "CLAUDE_CODE_OAUTH_TOKEN from `claude setup-token`, then start again."
@@ -75,7 +81,9 @@ def _refuse_second(coordinator: Coordinator) -> None:
 def _here(coordinator: Coordinator, *, once: bool, patient: bool) -> int:
     from coordination.supervisor.loop import Supervisor
 
-    supervisor = Supervisor(coordinator, once=once, patient=patient, narrate=_narrate, receipts=_received)
+    supervisor = Supervisor(
+        coordinator, once=once, patient=patient, narrate=_narrate, receipts=_received, complain=_say
+    )
     state = supervisor.run()
     return _verdict(coordinator, state) if once else 0
 
@@ -131,6 +139,7 @@ def _detached(coordinator: Coordinator, session: Session) -> int:
     while not _began(coordinator, process.pid):
         code = process.poll()
         if code is not None:
+            _refuse_second(coordinator)  # somebody else was faster, and the log is theirs
             note(_last_words(log, before))
             note(f"The supervisor ended at once with exit code {code}; its log is {log}")
             return code if code > 0 else 1

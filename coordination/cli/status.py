@@ -45,7 +45,16 @@ def observed(coordinator: Coordinator) -> dict[str, Any]:
     rejected = coordinator.inbox.rejected_directory.glob("*.error.json")
     row["inbox"] = {"pending": len(coordinator.inbox.pending()), "rejected": sum(1 for _ in rejected)}
     row["inbox"]["directory"] = str(coordinator.inbox.directory)
+    row["warnings"] += _outdated(coordinator, supervisor)
     return row
+
+
+def _outdated(coordinator: Coordinator, supervisor: dict[str, Any]) -> list[str]:
+    """Settings are read once: a gate that was added since guards nothing yet."""
+    settings = coordinator.home.settings_file
+    if not supervisor["since"] or not settings.exists() or settings.stat().st_mtime <= supervisor["since"]:
+        return []
+    return [f"{settings.name} was changed after the supervisor started; `coord stop`, then `coord start` applies it"]
 
 
 def _live(coordinator: Coordinator, run: Run, now: float) -> dict[str, Any]:
@@ -106,4 +115,6 @@ def _asking(task: dict[str, Any]) -> list[str]:
 
 
 def _waiting(task: dict[str, Any]) -> list[str]:
-    return [f"  {task['task']}  {task['title']}: {'; '.join(task['waiting'])}"]
+    waits = f"  {task['task']}  {task['title']}: {'; '.join(task['waiting'])}"
+    # why it is in the queue again, which explains more than when it leaves it
+    return [waits, f"      {task['reason']}"] if task["state"] == "queued" and task["reason"] else [waits]

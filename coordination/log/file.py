@@ -7,6 +7,7 @@ tells them how far the disk is known to be.
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -226,7 +227,7 @@ class FileLog:
         descriptor = self._tail_of(head.segment)
         taken = self._env.write(descriptor, line, head.offset)
         if taken != len(line):
-            raise OSError(f"the system took {taken} of {len(line)} bytes")
+            raise OSError(errno.ENOSPC, f"the system took {taken} of {len(line)} bytes")
         self._sync(page, descriptor)
         return msgspec.structs.replace(
             head, offset=head.offset + len(line), seq=head.seq + 1, sum=checksum, durable=head.seq + 1

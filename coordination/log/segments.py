@@ -188,7 +188,10 @@ def _scan_segment(chain: Chain, start: Position, end: Previous | None, env: Env)
 
 def _lines(path: Path, offset: int, env: Env) -> Iterator[bytes]:
     """Whole lines without their line feeds; what follows the last line feed is left out."""
-    descriptor = env.open_read(path)
+    try:
+        descriptor = env.open_read(path)
+    except FileNotFoundError as error:  # it was there when the chain was read
+        raise damaged(path, 0, 0, "this segment is missing") from error
     try:
         rest = b""
         while block := env.read(descriptor, _BLOCK, offset):

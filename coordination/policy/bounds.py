@@ -17,7 +17,7 @@ class Bounds(Policy[None]):
 
     def judge(self, memory: None, facts: Facts, task: Task, runs: Sequence[Run]) -> Verdict | None:
         """Silent unless something moved while the commit was made."""
-        del memory, facts
+        del memory, facts, task
         moved = [o for r in runs if r.purpose is Purpose.WORK and r.outcome for o in r.outcome.outside]
         if not moved:
             return None

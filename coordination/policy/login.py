@@ -22,8 +22,8 @@ class Login(Policy[None]):
         if facts.signed_in or CLAUDE not in backends:
             return None
         return Hold(
-            reason="the supervisor was started without a key or login: set ANTHROPIC_API_KEY, or CLAUDE_CODE_OAUTH_TOKEN "
-            "from `claude setup-token`, then `coord stop` and `coord start`"
+            reason="the supervisor was started without a key or login: set ANTHROPIC_API_KEY, or "
+            "CLAUDE_CODE_OAUTH_TOKEN from `claude setup-token`, then `coord stop` and `coord start`"
         )
 
 

@@ -7,6 +7,7 @@ and a worker that comes second finds the lock taken or the run begun and leaves.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import signal
@@ -22,7 +23,7 @@ import msgspec
 
 from coordination import __version__, environment, files, locks
 from coordination.coordinator import Coordinator
-from coordination.errors import CoordinationError, GitFailed, LockHeld, Refused
+from coordination.errors import CoordinationError, LockHeld
 from coordination.inbox import Receipt
 from coordination.model import commands
 from coordination.model import events as e
@@ -37,7 +38,8 @@ from coordination.supervisor.wakeups import Wakeups
 Mark = Callable[[str], None]
 Narrate = Callable[[e.Record], None]
 
-START_SECONDS = 60.0  # a worker that has not taken its lock by then will not
+START_SECONDS = 60.0  # a worker that has not begun by then will not
+FULL_SECONDS = 1.0  # between tries while the disk is full
 LATER_SECONDS = 7 * 24 * 3600.0  # past every delay that planning knows
 HEAD_SECONDS = 1.0
 BUSY_SECONDS = 0.05  # between looks at the locks of live runs
@@ -49,8 +51,8 @@ class Supervisor:
     """One repository's supervisor. ``run`` raises LockHeld when there is another one.
 
     ``mark`` is called by name before and after every step with an effect: tests end the process there.
-    ``narrate`` is called with every durable record, in order. With ``once`` it ends when nothing is left to do; unless
-    ``patient``, it does not wait for delays then.
+    ``narrate`` is called with every durable record, in order, ``complain`` with why nothing can go on.
+    With ``once`` it ends when nothing is left to do; unless ``patient``, it does not wait for delays then.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Supervisor:
         narrate: Narrate | None = None,
         receipts: Callable[[Receipt], None] | None = None,
         mark: Mark | None = None,
+        complain: Callable[[str], None] | None = None,
     ) -> None:
         self.coordinator = coordinator
         self.once, self.patient = once, patient
@@ -69,8 +72,9 @@ class Supervisor:
         self._narrate, self._told = narrate, 0
         self._receipts = receipts or (lambda _receipt: None)
         self._mark: Mark = mark or (lambda _name: None)
+        self._complain, self._complaint = complain or (lambda _why: None), ""
         self._children = Children()
-        self._spawned_at: dict[str, float] = {}
+        self._first_seen: dict[str, float] = {}  # run -> when we first saw that it has not begun, or runs; monotonic
         self._killing: dict[str, float] = {}  # run -> when SIGKILL follows, monotonic
         self._signals = 0
         self._wakeups: Wakeups | None = None
@@ -91,8 +95,8 @@ class Supervisor:
             self._install()
             try:
                 self._begin()
-                while not self._turn():
-                    self._rest()
+                while not self._turned():
+                    pass
                 return self._end()
             finally:
                 if self._wakeups is not None:
@@ -125,7 +129,7 @@ class Supervisor:
         coordinator.transact(lambda _state: [started])
         self._mark("begun")
         git = coordinator.settings.git
-        head = coordinator.workspaces.ensure_integration(git.integration, git.target)
+        head = self._ensure_integration()
         self._mark("integration")
         if not coordinator.state().integration:
             made = e.IntegrationCreated(branch=git.integration, commit=head, target=git.target)
@@ -143,6 +147,26 @@ class Supervisor:
         self._note(force=True)
         self._tell()
         return state
+
+    def _turned(self) -> bool:
+        """A turn and a rest; whether it is time to end. A full disk is waited out: everything is simply done again."""
+        try:
+            if self._turn():
+                return True
+            self._rest()
+            self._complaint = ""
+        except (OSError, CoordinationError) as error:
+            if not _full(error) or self._signals:
+                raise
+            self._wait_for_room(error)
+        return False
+
+    def _wait_for_room(self, error: Exception) -> None:
+        if not self._complaint:
+            self._complaint = f"the disk is full, everything waits for room: {error}"
+            self._complain(self._complaint)
+        assert self._wakeups is not None
+        self._wakeups.wait(FULL_SECONDS)
 
     def _turn(self) -> bool:
         """Observe, decide, act; whether it is time to end."""
@@ -169,9 +193,15 @@ class Supervisor:
                 state = coordinator.transact(partial(self._still, run=run, events=events))
                 self._mark(f"{_names(events)}:after")
                 if not state.run(run.id).live:
-                    self._children.forget(run.id)
-                    self._killing.pop(run.id, None)
+                    self._forget(run)
         return state
+
+    def _forget(self, run: Run) -> None:
+        """The log knows its end: nothing about it needs to be remembered here."""
+        self._children.forget(run.id)
+        self._killing.pop(run.id, None)
+        for stage in ("begins", "runs"):
+            self._first_seen.pop(f"{run.id} {stage}", None)
 
     def _judge(self, data: bytes, ticket: str, source: str) -> str:
         """A taken task file becomes a task; what it is taken for and filed as lies before and after."""
@@ -189,20 +219,20 @@ class Supervisor:
         directory = self._directory(run)
         # Asked before looking, or we would race the worker: it publishes its outcome before it lets go of the lock.
         held = locks.held(directory / "worker.lock")
-        claim = None if held else files.read_json_if_there(directory / "outcome.json")
-        worker = files.read_json_if_there(directory / "worker.json")
-        pid = int(worker["pid"]) if worker else 0
-        events = list(commands.start(run, pid=pid)) if worker else []
+        claim = None if held else _told(directory / "outcome.json")
+        worker = _told(directory / "worker.json")
+        events = list(commands.start(run, pid=_number(worker))) if worker is not None else []
         if held:
             return events
         if claim is not None:
             return events + list(self._claimed(state, run, claim))
         if worker is not None:
             return events + self._died(run, "the worker died without an outcome", "worker_died")
+        if run.started_at:
+            # Its lock went with its directory, so whether the worker lives cannot be asked; begun again it never is.
+            return self._died(run, f"the directory of the run is gone: {directory}", "directory_lost")
         code = self._children.exit_code(run.id)
-        if code is not None and not (directory / "worker.json").exists():
-            return self._never_began(run, directory, code)
-        return []
+        return [] if code is None else self._never_began(run, directory, code)
 
     def _claimed(self, state: State, run: Run, claim: Any) -> Sequence[e.AnyEvent]:
         """An outcome is a claim: it must be of this run, of this token, and its commit must be where it says."""
@@ -215,7 +245,10 @@ class Supervisor:
             return self._died(run, f"outcome.json is of {name!r}", "foreign_outcome")
         doubt = self._doubt(run, outcome)
         if doubt:
-            outcome = msgspec.structs.replace(outcome, ending=Ending.FAILED, code="unproven_commit", reason=doubt)
+            # without its commit: what is not believed must not count as judged, should the next run arrive at it
+            outcome = msgspec.structs.replace(
+                outcome, ending=Ending.FAILED, code="unproven_commit", reason=doubt, commit="", diff=None
+            )
         reap(self._marker(run))
         events = commands.end(state, run.id, outcome, token=token)
         if events and isinstance(events[0], e.RunRefused):
@@ -232,14 +265,14 @@ class Supervisor:
                 return f"the task's branch is not at {outcome.commit[:12]}, which the run says it committed"
             if not workspaces.is_ancestor(run.base, outcome.commit):
                 return f"{outcome.commit[:12]} does not descend from the base {run.base[:12]}"
-        except (GitFailed, Refused) as error:
+        except CoordinationError as error:
             return f"{outcome.commit[:12]} cannot be found: {error}"
         return ""
 
     def _died(self, run: Run, reason: str, code: str) -> list[e.AnyEvent]:
         """Kill what the worker left, then record its end; a run we stopped is nobody's failure."""
         reap(self._marker(run))
-        stop = files.read_json_if_there(self._directory(run) / "stop.json")
+        stop = _told(self._directory(run) / "stop.json")
         ending = Ending.CRASHED
         if stop is not None:
             ending, code = (Ending.TIMED_OUT, "timeout") if stop.get("why") == "timeout" else (Ending.STOPPED, "killed")
@@ -252,7 +285,7 @@ class Supervisor:
 
     def _spent(self, run: Run) -> dict[str, Any]:
         """What a run without an outcome had spent when it last said so: estimated, never nothing."""
-        said = files.read_json_if_there(self._directory(run) / "progress.json") or {}
+        said = _told(self._directory(run) / "progress.json") or {}
         cost = said.get("cost_usd")
         if not isinstance(cost, (int, float)) or cost <= 0:
             return {}
@@ -260,10 +293,12 @@ class Supervisor:
 
     def _never_began(self, run: Run, directory: Path, code: int) -> list[e.AnyEvent]:
         """Our worker left without beginning. Give the run up first, then look again: another one may just begin."""
+        files.make_directory(directory)
         files.publish(directory / "revoked", b"")
         if locks.held(directory / "worker.lock") or (directory / "worker.json").exists():
             return []
-        said = files.read(directory / "worker.log").decode("utf-8", "replace")[-2000:].strip()
+        log = directory / "worker.log"
+        said = files.read(log).decode("utf-8", "replace")[-2000:].strip() if log.exists() else ""
         return self._died(run, f"the worker exited {code} before it began: {said}", f"worker_exit:{code}")
 
     # -- decide ------------------------------------------------------------------------------------------------------
@@ -294,10 +329,17 @@ class Supervisor:
         """Head of the integration branch, asked of git again when the log grew or a second passed."""
         seq, at, head = self._head
         if not head or seq != self.coordinator.store.seq or time.monotonic() - at > HEAD_SECONDS:
-            git = self.coordinator.settings.git
-            head = self.coordinator.workspaces.ensure_integration(git.integration, git.target)
+            head = self._ensure_integration()
             self._head = (self.coordinator.store.seq, time.monotonic(), head)
         return head
+
+    def _ensure_integration(self) -> str:
+        """Its head. If somebody removed the branch it is made again, with everything that the log knows to be on it."""
+        git, state = self.coordinator.settings.git, self.coordinator.store.state
+        merged = max((task for task in state.tasks.values() if task.merge), key=lambda t: t.changed_at, default=None)
+        return self.coordinator.workspaces.ensure_integration(
+            git.integration, git.target, landed=merged.merge if merged else ""
+        )
 
     def _bases(self, state: State, integration: str) -> dict[str, str]:
         """What ``base`` names, for tasks that have not started yet; "" when it is not acceptable."""
@@ -313,7 +355,7 @@ class Supervisor:
         try:
             commit = workspaces.resolve(name)
             target = workspaces.resolve(self.coordinator.settings.git.target)
-        except (GitFailed, CoordinationError):
+        except CoordinationError:
             return ""
         fits = workspaces.is_ancestor(commit, integration) or workspaces.is_ancestor(commit, target)
         return commit if fits else ""
@@ -329,8 +371,10 @@ class Supervisor:
             begun = (self._directory(run) / "worker.json").exists()
             if why:
                 self._stop(run, why, at_once=mode == "force", begun=begun)
-            elif not begun and not self._children.mine(run.id):
+            elif not begun and not run.started_at and not self._children.mine(run.id):
                 self._spawn(task, run)
+            elif not begun and self._waited(run) > START_SECONDS:
+                self._kill(run)  # whoever holds the lock, or should: it hangs before it did anything
 
     def _unwanted(self, task: Task, run: Run, mode: str) -> str:
         if task.status.ended:
@@ -338,9 +382,21 @@ class Supervisor:
         if mode in ("finish", "force"):
             return "the supervisor stops"
         limit = run.limits.timeout_seconds + 3 * self.coordinator.settings.supervisor.stop_grace_seconds
-        if run.started_at and self.coordinator.now() - run.started_at > limit:
-            return "timeout"
-        return ""
+        # Not by the wall clock: one that jumps (a laptop that slept) must not end every run.
+        return "timeout" if run.started_at and self._waited(run) > limit else ""
+
+    def _waited(self, run: Run) -> float:
+        """For how long we have seen the run as it is: not begun, or running. In seconds."""
+        stage = f"{run.id} {'runs' if run.started_at else 'begins'}"
+        return time.monotonic() - self._first_seen.setdefault(stage, time.monotonic())
+
+    def _kill(self, run: Run) -> None:
+        """End whatever is of that run: who holds its lock, by name; the rest by the marker."""
+        lock = self._directory(run) / "worker.lock"
+        who = locks.holder(lock) if locks.held(lock) else None
+        if who is not None:
+            send(who, signal.SIGKILL)
+        reap(self._marker(run))
 
     def _spawn(self, task: Task, run: Run) -> None:
         directory = self._directory(run)
@@ -376,34 +432,39 @@ class Supervisor:
     def _stop(self, run: Run, why: str, *, at_once: bool, begun: bool) -> None:
         """Ask, wait, insist: SIGTERM to the worker, SIGKILL to everything of the run when its grace is over."""
         directory = self._directory(run)
-        if not begun:
-            self._revoke(run, directory, why)
-            return
-        who = _identity(files.read_json_if_there(directory / "worker.json"))
-        if run.id not in self._killing:
-            files.publish_json(directory / "stop.json", {"why": why})
+        first = run.id not in self._killing
+        if first:
             grace = 0.0 if at_once else self.coordinator.settings.supervisor.stop_grace_seconds * 2
             self._killing[run.id] = time.monotonic() + grace
+        overdue = at_once or time.monotonic() >= self._killing[run.id]
+        if not begun and not run.started_at:
+            self._revoke(run, directory, why, overdue=overdue)
+            return
+        files.make_directory(directory)
+        who = _identity(_told(directory / "worker.json"))
+        if first:
+            files.publish_json(directory / "stop.json", {"why": why})
             self._mark("stop:before")
             if who is not None:
                 send(who, signal.SIGTERM)
             self._mark("stop:after")
-        if time.monotonic() >= self._killing[run.id] or at_once:
-            if who is not None:
-                send(who, signal.SIGKILL)
-            reap(self._marker(run))
+        if overdue:
+            self._kill(run)
 
-    def _revoke(self, run: Run, directory: Path, why: str) -> None:
+    def _revoke(self, run: Run, directory: Path, why: str, *, overdue: bool) -> None:
         """A run that has not begun is given up on disk first; whoever begins after that leaves at once."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.publish(directory / "revoked", b"")
         self._mark("revoked")
         if locks.held(directory / "worker.lock") or (directory / "worker.json").exists():
+            if overdue:
+                self._kill(run)  # it hangs between its lock and its beginning
             return
+        reap(self._marker(run))  # one that hangs before its lock
         outcome = Outcome(ending=Ending.STOPPED, code="revoked", reason=f"never began: {why}")
         ended = e.RunEnded(task=run.task, run=run.id, outcome=outcome)
         self.coordinator.transact(lambda state: [ended] if state.run(run.id).live else [])
-        self._children.forget(run.id)
+        self._forget(run)
 
     # -- rest --------------------------------------------------------------------------------------------------------
 
@@ -493,10 +554,38 @@ class Supervisor:
         return f"{self.coordinator.store.log.uuid}/{run.id}"
 
 
-def _identity(worker: Any) -> locks.Identity | None:
-    if not isinstance(worker, dict):
+def _told(path: Path) -> dict[str, Any] | None:
+    """What a run wrote; None when there is no such file. One that is not what it should be tells nothing: empty."""
+    try:
+        value = files.read_json_if_there(path)
+    except ValueError:
+        value = {}
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        value = {}  # something else has the name of the file
+    return value if value is None or isinstance(value, dict) else {}
+
+
+def _number(worker: dict[str, Any]) -> int:
+    pid = worker.get("pid")
+    return pid if isinstance(pid, int) else 0
+
+
+def _identity(worker: dict[str, Any] | None) -> locks.Identity | None:
+    try:
+        return msgspec.convert(worker, locks.Identity)
+    except msgspec.ValidationError:
         return None
-    return locks.Identity(pid=worker["pid"], start=worker["start"], boot=worker["boot"])
+
+
+def _full(error: BaseException | None) -> bool:
+    """Whether there was no room: nothing was done then, or (of an append) reading tells what was."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _names(events: Sequence[e.AnyEvent]) -> str:

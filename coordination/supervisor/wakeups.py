@@ -22,17 +22,26 @@ class Wakeups(FileSystemEventHandler):
         # the library complains on stderr of what comes while it is being stopped; nobody needs to know
         logging.getLogger("watchdog").addHandler(logging.NullHandler())
         self._observer = Observer()
-        for directory in directories:
-            self._observer.schedule(self, str(directory), recursive=False)
+        self._directories = directories
+        self.watching = False
 
     def start(self) -> None:
-        """Begin to watch."""
-        self._observer.start()
+        """Begin to watch. Where the system gives no watches (all in use, say), rests simply last their whole time."""
+        try:
+            for directory in self._directories:
+                self._observer.schedule(self, str(directory), recursive=False)
+            self._observer.start()
+            self.watching = True
+        except OSError:
+            self.stop()
 
     def stop(self) -> None:
-        """End the watching thread."""
-        self._observer.stop()
-        self._observer.join(timeout=5)
+        """End the watching threads."""
+        self.watching = False
+        self._observer.unschedule_all()
+        if self._observer.is_alive():
+            self._observer.stop()
+            self._observer.join(timeout=5)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Something was written or renamed; reading is not news."""

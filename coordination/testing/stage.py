@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -266,10 +265,6 @@ class Stage:
             who = locks.identity(number)
             if who is not None and number in self.processes_of_runs():
                 send(who, signal.SIGKILL)
-
-    def remove(self) -> None:
-        """Take everything away."""
-        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 # -- what stands on disk, read without the package --------------------------------------------------------------------

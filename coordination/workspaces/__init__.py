@@ -62,9 +62,9 @@ class Workspaces:
         """Where two commits parted; "" when they have nothing in common."""
         return self._git.run("merge-base", one, other, accept=(0, 1)).text
 
-    def ensure_integration(self, branch: str, target: str) -> str:
-        """Where the branch is; made at the target's commit when missing, never moved."""
-        return repository.ensure_integration(self._git, branch, target)
+    def ensure_integration(self, branch: str, target: str, *, landed: str = "") -> str:
+        """Where the branch is; made when missing, never moved: at the target, or at ``landed`` if that is not in it."""
+        return repository.ensure_integration(self._git, branch, target, landed=landed)
 
     # --- workspaces
 

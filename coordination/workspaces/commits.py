@@ -67,13 +67,18 @@ def nested_repositories(git: Git) -> tuple[str, ...]:
 
 def _nested(tree: Path) -> Sequence[str]:
     found = []
-    for where, directories, names in os.walk(tree):
-        if ".git" in directories or ".git" in names:
-            if where != str(tree):
-                found.append(os.path.relpath(where, tree))
-                directories.clear()
-            elif ".git" in directories:
-                directories.remove(".git")
+    left = [str(tree)]  # a list and no recursion: what was built there may be deeper than our stack
+    while left:
+        where = left.pop()
+        try:
+            with os.scandir(where) as entries:
+                listed = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        except OSError:
+            continue  # gone, closed to us, or of too long a name: then git cannot look in either
+        if ".git" in listed and where != str(tree):
+            found.append(os.path.relpath(where, tree))
+        else:
+            left += [f"{where}/{name}" for name, below in listed.items() if below and name != ".git"]
     return found
 
 

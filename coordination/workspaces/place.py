@@ -6,10 +6,11 @@ latter is found by the path it names, never by what the former says of itself: w
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +92,9 @@ class Place:
         elif path.exists():
             _renamed(path, trash)
         for left in trash.iterdir():
-            _deleted(left)
+            # out of its place is gone; what cannot be deleted now (another's, too) must not fail whoever comes next
+            with suppress(OSError, RecursionError):
+                _deleted(left)
 
 
 def half_made(directory: Path) -> bool:
@@ -122,13 +125,23 @@ def _deleted(path: Path) -> None:
     try:
         shutil.rmtree(path)
     except PermissionError:
-        _make_writable(path)
-        shutil.rmtree(path)
+        _flattened(path)
+    except RecursionError:  # deeper than the interpreter's stack
+        _flattened(path)
 
 
-def _make_writable(directory: Path) -> None:
-    """Some tools leave directories that not even their owner may write. Links are never followed."""
-    directory.chmod(0o700)
-    for entry in directory.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            _make_writable(entry)
+def _flattened(path: Path) -> None:
+    """Remove what is too deep, or not even its owner may write, moving every directory up first. Links stay unfollowed."""
+    left = [path]
+    numbers = (number for number in itertools.count(1) if not path.with_name(f".{number}").exists())
+    while left:
+        directory = left.pop()
+        directory.chmod(0o700)
+        with os.scandir(directory) as entries:
+            for entry in list(entries):
+                if entry.is_dir(follow_symlinks=False):
+                    Path(entry.path).chmod(0o700)  # what may not be written cannot be moved
+                    left.append(Path(entry.path).rename(path.with_name(f".{next(numbers)}")))
+                else:
+                    Path(entry.path).unlink()
+        directory.rmdir()

@@ -38,6 +38,7 @@ def discover(directory: Path) -> Repository:
     """The repository that ``directory`` belongs to. Raises Unsuitable when there is none, or it is bare or too new."""
     asked = _ask(directory, "rev-parse", "--path-format=absolute", "--git-common-dir", "--git-dir")
     common, own = (Path(line).resolve() for line in asked.splitlines())
+    _refuse_unspeakable(common)
     _check_version()
     git = Git(common)
     if _setting(git, "extensions.refstorage") not in ("", "files"):
@@ -72,13 +73,25 @@ def exclude(common: Path, pattern: str = ".coordination/") -> None:
         stream.write(start + pattern.encode() + b"\n")
 
 
-def ensure_integration(git: Git, branch: str, target: str) -> str:
-    """Where the branch is; made at the target's commit when it is missing, never moved."""
+def ensure_integration(git: Git, branch: str, target: str, *, landed: str = "") -> str:
+    """Where the branch is; made when it is missing, never moved.
+
+    It begins at the target, unless that lacks ``landed``, the last merge that is known to have been on it. Raises
+    Refused when that merge is gone from the repository, or the branch cannot be made.
+    """
     name = f"refs/heads/{branch}"
     found = git.commit_at(name)
     if found is not None:
         return found
-    start = resolve(git, f"refs/heads/{target}" if git.commit_at(f"refs/heads/{target}") else target)
+    if landed and git.commit_at(landed) is None:
+        raise Refused(
+            f"branch {branch} is gone and so is {landed}, the last merge on it. Bring that commit back (a clone may "
+            f"have it) or say where to go on: git branch {branch} <commit>"
+        )
+    start = landed
+    known = git.commit_at(f"refs/heads/{target}")
+    if not landed or (known is not None and git.is_ancestor(landed, known)):
+        start = known or resolve(git, target)
     try:
         git.set_ref(name, start, "", reason=f"made from {target}")
     except GitFailed as error:
@@ -118,6 +131,15 @@ def _root(git: Git, common: Path, inside: Path | None) -> Path:
     if inside is not None:
         return Path(_ask(inside, "rev-parse", "--show-toplevel")).resolve()
     raise Unsuitable(f"cannot tell the main worktree of {common}. Run this in the main worktree")
+
+
+def _refuse_unspeakable(common: Path) -> None:
+    try:
+        str(common).encode()
+    except UnicodeEncodeError as error:
+        raise Unsuitable(
+            f"the path of {os.fsencode(common)!r} is not UTF-8, as it must be to stand in files: rename the directory"
+        ) from error
 
 
 def _setting(git: Git, key: str) -> str:

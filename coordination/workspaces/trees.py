@@ -20,6 +20,7 @@ def ensure(place: Place, request: WorkspaceRequest, *, task: str, fresh: bool) -
     """The workspace as asked for. What a killed run left is kept under a ref, and stays unless ``fresh``."""
     git = ensure_linked(place, request)
     if request.branch:
+        _restore_branch(git, request)
         _settle_on_branch(place, git, request.branch, task, fresh=fresh)
     else:
         # ignored files are what gates and builds made: they go, so that nothing old can make a gate pass
@@ -134,6 +135,14 @@ def _link(place: Place, path: Path, directory: Path) -> None:
     if not link.exists() or link.read_bytes() != wanted:
         link.unlink(missing_ok=True)
         link.write_bytes(wanted)
+
+
+def _restore_branch(git: Git, request: WorkspaceRequest) -> None:
+    """Somebody removed the branch under its workspace: it begins again where the task was, and the files stay."""
+    name = f"refs/heads/{request.branch}"
+    if git.commit_at(name) is None:
+        known = git.commit_at(request.commit) if request.commit else None
+        git.set_ref(name, known or resolve(git, request.base), "", reason="task's branch made again")
 
 
 def _settle_on_branch(place: Place, git: Git, branch: str, task: str, *, fresh: bool) -> None:

@@ -6,15 +6,16 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coordination.testing.account import acts, replayed, violations
-from coordination.testing.stage import FILES, Stage, passed, supervise_forked
+from coordination.testing.stage import FILES, Late, Stage, passed, supervise_forked
 
 LIVES = 12
 ALONE = 24  # lives at most for cuts that were missed before
@@ -47,16 +48,36 @@ def stage_with_task(directory: Path, work: Mapping[str, Any] = WORKS) -> Stage:
     return stage
 
 
+Make = Callable[..., Stage]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """A maker of stages whose processes end with the test, however it ends."""
+    with ExitStack() as stack:
+
+        def made(work: Mapping[str, Any] = WORKS) -> Stage:
+            stage = stage_with_task(tmp_path, work)
+            stack.callback(stage.close)
+            return stage
+
+        yield made
+
+
 def live(directory: Path, cuts: Sequence[str]) -> tuple[list[str], list[str]]:
     """One task's life under supervisors that are cut one after the other: (what is wrong, cuts not come to)."""
     stage = stage_with_task(directory)
     before = stage.users()
-    missed = [cut for cut in cuts if supervise_forked(stage, cut) != -9]
-    code = supervise_forked(stage, "")
-    wrong = violations(stage, "T", LANDED)
+    try:
+        missed = [cut for cut in cuts if supervise_forked(stage, cut) != -9]
+        code = supervise_forked(stage, "")
+        wrong = violations(stage, "T", LANDED)
+    except Late as late:
+        return [str(late)], []
+    finally:
+        stage.close()
     wrong += ["the user's part of the repository changed"] if stage.users() != before else []
     wrong += [f"the last supervisor exited {code}"] if code else []
-    stage.close()
     return wrong, missed
 
 
@@ -91,9 +112,9 @@ def test_a_supervisor_killed_at_any_step_loses_doubles_and_forgets_nothing(tmp_p
     assert left == []
 
 
-def test_a_supervisor_killed_over_a_dead_worker_counts_one_failure(tmp_path: Path) -> None:
+def test_a_supervisor_killed_over_a_dead_worker_counts_one_failure(make: Make) -> None:
     """The worker dies, and so do the supervisors that find it: one end, one failure, one new run that lands."""
-    stage = stage_with_task(tmp_path, {"match": [{"contains": ["did not count"], "do": WORKS}], "do": {"exit": 9}})
+    stage = make({"match": [{"contains": ["did not count"], "do": WORKS}], "do": {"exit": 9}})
     assert supervise_forked(stage, "spawn:after@RunPlanned:T.1.work") == -9
     stage.wait_for(lambda: died(stage, "T.1.work"), "death of the worker")
     cuts = (
@@ -111,9 +132,9 @@ def test_a_supervisor_killed_over_a_dead_worker_counts_one_failure(tmp_path: Pat
 
 
 @pytest.mark.parametrize("step", ["stop:before", "stop:after"])
-def test_a_supervisor_killed_while_it_stops_a_cancelled_run_leaves_it_to_the_next(tmp_path: Path, step: str) -> None:
+def test_a_supervisor_killed_while_it_stops_a_cancelled_run_leaves_it_to_the_next(make: Make, step: str) -> None:
     """Whoever comes next ends the run: stopped once, cancelled once, and nothing of it lives."""
-    stage = stage_with_task(tmp_path, {"sleep_seconds": 60})
+    stage = make({"sleep_seconds": 60})
     supervisor = stage.start(cut=f"{step}@TaskCancelled:T")
     stage.wait_for_event("RunStarted", run="T.1.work")
     stage.coord("cancel", "T")
@@ -126,9 +147,9 @@ def test_a_supervisor_killed_while_it_stops_a_cancelled_run_leaves_it_to_the_nex
 
 
 @pytest.mark.parametrize("step", ["stop:before", "stop:after"])
-def test_a_supervisor_killed_while_it_stops_counts_no_failure(tmp_path: Path, step: str) -> None:
+def test_a_supervisor_killed_while_it_stops_counts_no_failure(make: Make, step: str) -> None:
     """It was asked to stop, not the next one: that one goes on, and the task has used up no attempt."""
-    stage = stage_with_task(tmp_path, {**WORKS, "sleep_seconds": 2.0})
+    stage = make({**WORKS, "sleep_seconds": 2.0})
     supervisor = stage.start(cut=f"{step}@RunStarted:T.1.work")
     stage.wait_for_event("RunStarted", run="T.1.work")
     supervisor.send_signal(signal.SIGTERM)
@@ -140,9 +161,9 @@ def test_a_supervisor_killed_while_it_stops_counts_no_failure(tmp_path: Path, st
 
 
 @pytest.mark.parametrize("cut", ["", "revoked@TaskCancelled:T"])
-def test_a_run_that_never_began_is_given_up_once(tmp_path: Path, cut: str) -> None:
+def test_a_run_that_never_began_is_given_up_once(make: Make, cut: str) -> None:
     """Planned, then cancelled while no supervisor runs: it is given up on disk, never begun, and ends as stopped."""
-    stage = stage_with_task(tmp_path)
+    stage = make()
     assert supervise_forked(stage, "decided@RunPlanned:T.1.work") == -9
     stage.coord("cancel", "T")
     assert not cut or supervise_forked(stage, cut) == -9

@@ -27,10 +27,13 @@ if os.environ["COORDINATION_RUN"].endswith("/{run}") and not told.exists():
     ("victim", "again"),
     [("T.2.gate", "T.3.gate"), ("T.4.landing", "T.5.landing")],
 )
-def test_a_worker_killed_while_a_gate_runs_is_replaced(tmp_path: Path, victim: str, again: str) -> None:
+def test_a_worker_killed_while_a_gate_runs_is_replaced(
+    request: pytest.FixtureRequest, tmp_path: Path, victim: str, again: str
+) -> None:
     """The gate dies with its worker; another run of the same purpose follows, and no attempt is used up."""
     told = tmp_path / "told"
     stage = stage_with_gate(tmp_path, GATE.format(told=str(told), run=victim))
+    request.addfinalizer(stage.close)  # so that a hanging gate ends with the test, however that ends
     supervisor = stage.start("--once")
     stage.wait_for(told.exists, "gate that hangs")
     gates = stage.processes_of_runs(victim)

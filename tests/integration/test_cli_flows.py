@@ -202,6 +202,7 @@ def test_submit_gives_every_field(coord: Coord) -> None:
         "prompt": "prompt", "title": "T", "kind": "fix", "role": "green", "priority": -3, "after": ["other"],
         "gates": ["there"], "paths": ["src/**"], "base": "main", "review": "always", "budget_usd": 1.5,
         "timeout_seconds": 60.0, "turns_max": 9, "attempts_max": 2, "context": ["README.md"], "labels": {"team": "a=b"},
+        "version": 1,
     }  # fmt: skip
 
 

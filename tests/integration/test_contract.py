@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,6 @@ class Outside:
     def judged(self) -> None:
         """Have all task files judged, and nothing started."""
         self.coord("pause")
-        left = any(not row["state"].startswith(("merged", "done")) for row in self.lines("tasks", "--json"))
-        del left
         self.coord("start", "--once", code=1)
 
     def rejected(self, name: str) -> JSON:
@@ -191,6 +190,22 @@ def test_a_linked_worktree_shares_the_state_of_the_main_one(outside: Outside, tm
     assert not linked.home.exists()
 
 
+def test_a_moved_repository_says_how_to_go_on(outside: Outside, tmp_path: Path) -> None:
+    """Its state directory belongs to the old path: refused with 4, and what the message says makes it whole again."""
+    outside.drop("a", {"id": "a", "prompt": script(write={"half": "x"}, ending="failed", reason="x")})
+    outside.coord("start", "--once", code=1)
+    moved = Outside(outside.root.rename(tmp_path / "moved"))
+    moved.coord("status", code=4)
+    command = next(found for found in re.findall(r"`([^`]+)`", moved.told) if found.startswith("git worktree"))
+    note = moved.home / "repository.json"
+    assert str(note) in moved.told
+    note.write_text(note.read_text().replace(str(outside.root / ".git"), str(moved.root / ".git")))
+    subprocess.run(["sh", "-c", command], cwd=moved.root, check=True, capture_output=True, timeout=30)
+    moved.coord("retry", "a")
+    moved.coord("start", "--once", code=1)
+    assert moved.json("show", "a")["reason"] == "a.2.work failed: x (attempt 1 of 1)"
+
+
 READING = (["status"], ["tasks"], ["show", "a"], ["log"], ["replay"], ["submit", "x"], ["start", "--once"], ["init"])
 
 
@@ -225,6 +240,7 @@ def test_the_log_reference_names_the_log_and_how_far_it_is(outside: Outside) -> 
 
 LONGEST = "x" * 64
 PROMPT = {"prompt": "x"}
+KINDS = ("search", "plan", "implement", "fix", "refactor", "test", "document", "review", "audit")
 GOOD: dict[str, JSON] = {
     "prompt-longest": {"prompt": "é" * (128 * 1024)},
     "id-longest": PROMPT | {"id": LONGEST},
@@ -242,8 +258,7 @@ GOOD: dict[str, JSON] = {
     "version": PROMPT | {"version": 1},
     "role": PROMPT | {"role": "green"},
     "base": PROMPT | {"base": "main"},
-    **{f"kind-{kind}": PROMPT | {"kind": kind} for kind in "search plan implement fix refactor test".split()},
-    **{f"kind-{kind}": PROMPT | {"kind": kind} for kind in "document review audit".split()},
+    **{f"kind-{kind}": PROMPT | {"kind": kind} for kind in KINDS},
 }
 BAD: dict[str, tuple[JSON, str]] = {
     "prompt-missing": ({}, "prompt"),
@@ -333,6 +348,7 @@ def test_minted_ids_are_in_order_and_skip_used_ones(outside: Outside) -> None:
 
 def test_what_is_no_plain_file_of_ours_is_never_opened(outside: Outside, tmp_path: Path) -> None:
     """Links, pipes, sockets and directories are rejected once; what they lead to stays as it is."""
+    outside.drop("plain", {"id": "plain", **PROMPT})
     good = tmp_path / "good.json"
     good.write_text(json.dumps({"id": "smuggled", **PROMPT}))
     (outside.inbox / "symlink.json").symlink_to(good)
@@ -352,7 +368,7 @@ def test_what_is_no_plain_file_of_ours_is_never_opened(outside: Outside, tmp_pat
     found = {name: outside.rejected(name)["found"] for name in ("symlink", "dangling", "fifo", "directory", "hard")}
     assert len(set(found.values())) == len(found) - 1, found
     assert outside.rejected("socket")["found"]
-    assert outside.events("TaskSubmitted") == []
+    assert [event["task"] for event in outside.events("TaskSubmitted")] == ["plain"]
     assert json.loads(good.read_text())["id"] == "smuggled"
     (kept,) = (outside.inbox / "rejected").glob("directory.*/inner")
     assert kept.read_text() == "kept\n"
@@ -394,11 +410,32 @@ def test_an_id_is_an_idempotency_key(outside: Outside) -> None:
     outside.coord("submit", "--id", "a", "z", code=2)
 
 
+def test_a_start_finishes_what_a_cut_left_in_the_inbox(outside: Outside) -> None:
+    """A taken file the log knows is filed away, one that was refused is filed away, any other is judged: once each."""
+    outside.drop("known", {"id": "known", **PROMPT})
+    outside.drop("bad", {"id": "bad", "prompt": ""})
+    outside.judged()
+    taken = outside.inbox / ".taken"
+    (accepted,) = (outside.inbox / "accepted").iterdir()
+    accepted.rename(taken / f"{outside.accepted('known')[0]}.known.json")
+    (error,) = (outside.inbox / "rejected").glob("*.error.json")
+    file = error.with_name(error.name.replace(".error.json", ".json"))
+    before = error.read_bytes()
+    file.rename(taken / f"{error.name.split('.')[-3]}.bad.json")
+    (taken / "0123456789abcdef.new.json").write_text(json.dumps({"id": "new", **PROMPT}))
+    outside.judged()
+    assert list(taken.iterdir()) == []
+    assert len(outside.accepted("known")) == 1
+    assert outside.accepted("new") == ["0123456789abcdef"]
+    assert [event["task"] for event in outside.events("TaskSubmitted")] == ["known", "new"]
+    assert (error.read_bytes(), file.exists()) == (before, True)
+
+
 # ---- dependencies, order, paths --------------------------------------------------------------------------------------
 
 
 def test_dependencies_hold_fail_and_are_freed(outside: Outside) -> None:
-    """A failure is handed on with its chain, an unknown id holds the task and says so until it comes, cycles are not."""
+    """A failure is handed on with its chain, an unknown id holds until it comes and is named, cycles are refused."""
     outside.drop("a", {"id": "a", "prompt": script(ending="failed", reason="no luck")})
     outside.drop("b", {"id": "b", "after": ["A"], "prompt": writes("b")})
     outside.drop("c", {"id": "c", "after": ["b"], "prompt": writes("c")})
@@ -478,6 +515,33 @@ def test_gates_and_reviews_decide_what_lands(outside: Outside) -> None:
     assert "review skipped" in outside.json("show", "small")["evidence"]["reason"]
 
 
+def test_settings_changed_under_a_supervisor_are_said_to_be_late(outside: Outside) -> None:
+    """Status warns as long as the supervisor works by older settings than the file holds."""
+    outside.coord("start")
+    assert not any("coord stop" in warning for warning in outside.json("status")["warnings"])
+    outside.configure(("[retry]", "[review]\nsmall_lines = 1\n[retry]"))
+    assert any("coord stop" in warning for warning in outside.json("status")["warnings"])
+    outside.coord("stop")
+    outside.coord("start")
+    assert not any("coord stop" in warning for warning in outside.json("status")["warnings"])
+
+
+def test_a_gate_gets_an_environment_that_was_built(outside: Outside, tmp_path: Path) -> None:
+    """No key, nothing of the caller's but what settings pass by name; HOME and TMPDIR are ours; tasks bring nothing."""
+    said = tmp_path / "said"
+    gate = json.dumps(["sh", "-c", f"env > '{said}'"])
+    outside.configure(('fails = ["false"]', f"says = {gate}"), ("[retry]", '[environment]\npass = ["PASSED"]\n[retry]'))
+    outside.variables = {"ANTHROPIC_API_KEY": "key", "CLAUDE_CODE_OAUTH_TOKEN": "key", "PASSED": "yes", "TZ": "UTC"}
+    outside.variables |= {"SECRET": "key", "GIT_DIR_OF_OURS": "x", "PYTHONSTARTUP": "x"}
+    outside.drop("a", {"id": "a", "gates": ["says"], "prompt": writes("a")})
+    outside.coord("start", "--once")
+    found = dict(line.split("=", 1) for line in said.read_text().splitlines())
+    assert (found["PASSED"], found["TZ"]) == ("yes", "UTC")
+    assert found["HOME"].startswith(str(outside.home))
+    assert found["TMPDIR"].startswith(str(outside.home))
+    assert set(outside.variables) & set(found) == {"PASSED", "TZ"}
+
+
 def test_a_base_is_an_ancestor_or_the_task_does_not_start(outside: Outside) -> None:
     """A tag of the target's past is a base; a commit from elsewhere and a name that is none are not."""
     outside.git("tag", "old")
@@ -518,8 +582,8 @@ def test_attempts_are_counted_and_retry_begins_anew(outside: Outside) -> None:
     assert outside.state("b") == "queued"
 
 
-def test_a_reader_that_writes_has_not_done_its_task(outside: Outside) -> None:
-    """Read-only kinds end ``done`` with a report and an unchanged tree, and nothing of theirs lands."""
+def test_a_reading_task_ends_with_a_report_and_changes_nothing(outside: Outside) -> None:
+    """Read-only kinds end ``done`` with a report and the cited paths that exist; they may not write, nothing lands."""
     before = outside.git("rev-parse", "main")
     outside.drop("a", {"id": "a", "kind": "search", "prompt": script(report="It is in README.md:1, not in gone.py")})
     outside.drop("b", {"id": "b", "kind": "audit", "prompt": writes("b")})
@@ -528,7 +592,9 @@ def test_a_reader_that_writes_has_not_done_its_task(outside: Outside) -> None:
     shown = outside.json("show", "a")
     assert (shown["state"], shown["report"]) == ("done", "It is in README.md:1, not in gone.py")
     assert shown["base"] == before
-    assert outside.state("b") == "failed"
+    evidence = shown["evidence"] or shown["runs"][0]["outcome"]
+    assert evidence["cited"] == ["README.md"]
+    assert outside.json("show", "b")["runs"][0]["outcome"]["denials"]
     assert outside.state("c") == "failed"
     assert outside.git("rev-parse", "coordination/integration") == before
 
@@ -536,10 +602,38 @@ def test_a_reader_that_writes_has_not_done_its_task(outside: Outside) -> None:
 # ---- the log ---------------------------------------------------------------------------------------------------------
 
 
+def unsound(lines: list[bytes], segment: int, before: int = 0) -> list[bytes]:
+    """Lines of a segment whose checksum is not what docs/log-format.md says, worked out from that page alone."""
+    found = []
+    for line in lines:
+        body, said = line[: line.rindex(b',"sum"')], json.loads(line)["sum"]
+        start = zlib.crc32(before.to_bytes(4, "little"), zlib.crc32(segment.to_bytes(8, "little")))
+        before = int(said, 16)
+        if zlib.crc32(body, start) != before:
+            found.append(line)
+    return found
+
+
+def test_checksums_are_what_the_page_on_the_format_says(outside: Outside) -> None:
+    """Whoever reads that page can check our log, and the example on it."""
+    page = Path(__file__).parents[2] / "docs" / "log-format.md"
+    example = [line.strip().encode() for line in page.read_text().splitlines() if re.match(r' {4}\{.*"sum":', line)]
+    assert len(example) == 3
+    assert unsound(example, 1) == []
+    outside.coord("submit", "x")
+    outside.coord("pause")
+    (segment,) = (outside.home / "log").glob("*.jsonl")
+    lines = segment.read_bytes().splitlines()
+    assert len(lines) == 3
+    assert unsound(lines, int(segment.stem)) == []
+    assert unsound([lines[0], lines[2], lines[1]], int(segment.stem)) == [lines[2], lines[1]]
+
+
 def test_the_log_is_lines_of_json_that_anybody_can_read(outside: Outside) -> None:
     """A header a segment, a line a batch; ``coord log`` has the same events, and ``--since`` never splits a batch."""
     outside.drop("a", {"id": "a", "prompt": writes("a")})
     outside.coord("start", "--once")
+    assert outside.told == ""
     rows = outside.lines("log")
     for row in rows:
         assert list(row)[:4] == ["seq", "index", "at", "type"]
@@ -615,7 +709,7 @@ def test_what_a_cancelled_run_left_is_kept(outside: Outside) -> None:
     outside.coord("start")
     left = {".gitignore": "ignored\n", "ignored": "kept too\n", "half": "half\n", ".env": "SECRET=1\n"}
     outside.drop("a", {"id": "a", "prompt": script(write=left, sleep_seconds=40)})
-    until(lambda: (outside.home / "agent_workspaces" / "a" / ".env").exists())
+    until((outside.home / "agent_workspaces" / "a" / ".env").exists)
     outside.coord("cancel", "a")
     until(lambda: not outside.json("show", "a")["run"])
     outside.coord("retry", "a")
@@ -648,3 +742,103 @@ def test_stop_requeues_and_drain_finishes(outside: Outside) -> None:
     assert outside.state("b") == "merged"
     assert "No supervisor" in outside.coord("stop")
     assert "No supervisor" in outside.coord("stop", "--force")
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def shape(value: JSON) -> JSON:
+    """The keys of a value, all the way down; what differs by its nature left out."""
+    if isinstance(value, dict):
+        return {key: shape(found) for key, found in value.items() if key not in ("labels", "counts", "live")}
+    return [shape(value[0])] if isinstance(value, list) and value else None
+
+
+def test_keys_stay_whatever_happened(outside: Outside) -> None:
+    """A task that only waits and one with all options show the same keys; so do two runs that ended differently."""
+    outside.drop("a", {"id": "a", "prompt": writes("a", cost_usd=0.5)})
+    outside.drop("b", {"id": "b", "title": "b", "prompt": script(ending="failed", reason="x")})
+    outside.drop("c", {"id": "c", "after": ["nobody"], "priority": 5, "review": "never", "prompt": "x"})
+    outside.coord("start", "--once", code=1)
+    merged, failed, waits = (outside.json("show", task) for task in "abc")
+    assert list(merged) == list(failed) == list(waits)
+    assert list(merged["spec"]) == list(failed["spec"]) == list(waits["spec"])
+    keys = {tuple(run["outcome"]) for task in (merged, failed) for run in task["runs"]}
+    assert len(keys) == 1
+    assert {"commit", "verdict", "gates", "usage", "reason"} <= set(keys.pop())
+    assert {tuple(row) for row in outside.lines("tasks", "--json")} == {tuple(outside.lines("tasks", "--json")[0])}
+    assert outside.json("status")["cost_usd"] == pytest.approx(0.5)
+    assert list(outside.json("show", "b.1.work")) == list(merged["runs"][0])
+
+
+USAGE = {
+    "status": 0,
+    "nonsense": 2,
+    "start --no-wait": 2,
+    "stop --drain --force": 2,
+    "tasks --state nonsense": 2,
+    "log --since -1": 2,
+    "show nobody": 3,
+    "show a.9.work": 3,
+    "cancel nobody": 3,
+    "log --task nobody": 3,
+    "approve a": 4,
+    "reject a --reason x": 4,
+    "pause ended": 4,
+}
+
+
+def test_exit_codes_are_those_of_the_table(outside: Outside) -> None:
+    """2 usage, 3 no such task or run, 4 refused in this state; nothing on stdout, nothing in the log."""
+    outside.coord("submit", "--id", "a", "x")
+    outside.coord("submit", "--id", "ended", "x")
+    outside.coord("cancel", "ended")
+    before = outside.coord("log")
+    for arguments, code in USAGE.items():
+        out = outside.coord(*arguments.split(), code=code)
+        assert (out == "") == (code != 0), arguments
+        assert (outside.told == "") == (code == 0), arguments
+    assert outside.coord("log") == before
+
+
+def test_waiting_tells_how_a_task_ended(outside: Outside) -> None:
+    """``submit --wait`` exits 0 for a task that ended well, 1 for one that did not."""
+    outside.coord("start")
+    assert outside.coord("submit", "--wait", "--id", "a", writes("a")) == "a\n"
+    outside.coord("submit", "--wait", "--id", "b", script(ending="failed", reason="x"), code=1)
+    outside.coord("replay", "--verify")
+
+
+def test_starts_at_once_make_one_supervisor(outside: Outside) -> None:
+    """Of several starts at the same moment one wins; the others exit 4 and name it, without words of its own."""
+    command = [sys.executable, "-P", "-m", "coordination", "-C", str(outside.root), "start"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    starts = [subprocess.Popen(command, env=os.environ.copy(), text=True, **pipes) for _ in range(3)]  # type: ignore[call-overload]
+    told = [(*start.communicate(timeout=50), start.returncode) for start in starts]
+    assert sorted(code for _, _, code in told) == [0, 4, 4]
+    pid = outside.json("status")["supervisor"]["pid"]
+    for out, error, code in told:
+        assert f"pid {pid}" in out + error
+        if code:
+            assert len(error.splitlines()) == 1
+
+
+def test_without_claude_code_nothing_starts(outside: Outside, tmp_path: Path) -> None:
+    """Where roles need a program that is nowhere, start is refused and says what to do; no task is worn out by it."""
+    outside.configure(('backend = "scripted"', 'backend = "claude"'))
+    outside.coord("submit", "--id", "a", "x")
+    outside.variables = {"COORDINATION_CLAUDE": str(tmp_path / "nowhere"), "ANTHROPIC_API_KEY": "dummy"}
+    for arguments in (["start"], ["start", "--once"]):
+        outside.coord(*arguments, code=4)
+        assert str(tmp_path / "nowhere") in outside.told
+    assert outside.json("show", "a")["attempts"] == 0
+
+
+def test_status_says_why_a_task_is_tried_again(outside: Outside) -> None:
+    """What waits for another try is shown with what went wrong."""
+    outside.configure(("attempts_max = 1", "attempts_max = 2"), ("backoff_seconds = 0.05", "backoff_seconds = 300.0"))
+    outside.drop("a", {"id": "a", "prompt": script(ending="failed", reason="no luck")})
+    outside.coord("start", "--once", "--no-wait", code=1)
+    told = outside.coord("status")
+    assert "tried again at" in told
+    assert "no luck" in told

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from coordination import locks
+from coordination.supervisor.wakeups import Wakeups
 from coordination.testing.account import replayed
 from coordination.testing.stage import FILES, PASSES, Stage
 
@@ -24,6 +26,11 @@ pytestmark = pytest.mark.timeout(90)
 WARMER = FILES["greeter.py"].replace("Hello", "Good day")
 DOES_IT = {"write": {"greeter.py": WARMER}, "report": "warmer", "cost_usd": 0.01}
 INTEGRATION = "coordination/integration"
+SCRIPTED: Mapping[str, JSON] = {
+    "agents": {"backend": "scripted"},
+    "supervisor": {"poll_seconds": 0.05, "stop_grace_seconds": 0.3},
+    "retry": {"backoff_seconds": 0.05},
+}
 
 
 @pytest.fixture
@@ -32,12 +39,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
     made: list[Stage] = []
 
     def one(gate: list[str] | None = None, **settings: JSON) -> Stage:
-        tables = {
-            "gates": {"default": ["unit"], "unit": gate or list(PASSES)},
-            "agents": {"backend": "scripted"},
-            "supervisor": {"poll_seconds": 0.05, "stop_grace_seconds": 0.3},
-            "retry": {"backoff_seconds": 0.05},
-        }
+        tables = {**SCRIPTED, "gates": {"default": ["unit"], "unit": gate or list(PASSES)}}
         stage = Stage(tmp_path / f"stage {len(made)}", settings={**tables, **settings}).build()
         made.append(stage)
         return stage
@@ -58,13 +60,13 @@ def status(stage: Stage, task: str = "T") -> str:
     return str(stage.show(task)["state"])
 
 
-def held(stage: Stage, run: str = "T.1.work") -> locks.Identity:
+def held(stage: Stage, run: str = "T.1.work") -> Any:
     """The worker of a run, once it has begun."""
     stage.wait_for_event("RunStarted", run=run)
     return stage.wait_for(lambda: stage.worker(run), "worker")
 
 
-# -- what a worker leaves ------------------------------------------------------------------------------------------------
+# -- what a worker leaves ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("left", [b"", b"\xff\xfe{", b"[]", b'{"run": "T.1.work"', b'"\\ud800"'])
@@ -120,38 +122,27 @@ def test_an_outcome_that_cannot_be_written_as_json_is_written_all_the_same(make:
     assert status(stage) == "merged"
 
 
-# -- workers that do not begin -------------------------------------------------------------------------------------------
+# -- workers that do not begin ----------------------------------------------------------------------------------------
 
 
-def stopped_before(stage: Stage, directory: Path, where: str) -> None:
-    """Make every first worker of a run stop itself at a point of its start, as SIGSTOP would."""
-    site = directory / "site"
-    site.mkdir(exist_ok=True)
-    (site / "sitecustomize.py").write_text(
-        "import os, signal, sys\n"
-        "if 'coordination.worker' in ' '.join(sys.orig_argv) and sys.orig_argv[-1].endswith('T.1.work'):\n"
-        + (
-            "    os.kill(os.getpid(), signal.SIGSTOP)\n"
-            if where == "start"
-            else "    from coordination import files\n"
-            "    files.read = lambda *a, **k: os.kill(os.getpid(), signal.SIGSTOP)\n"
-        )
-    )
-    stage.environment["PYTHONPATH"] = str(site)
+def early(stage: Stage, run: str = "T.1.work") -> list[int]:
+    """Stop the worker of a run as soon as there is one, before it has begun."""
+    found = stage.processes_of_runs(run)
+    for pid in found:
+        os.kill(pid, signal.SIGSTOP)
+    return found
 
 
-@pytest.mark.parametrize("where", ["start", "locked"])
 @pytest.mark.parametrize("force", [False, True])
 def test_a_worker_that_hangs_before_it_begins_does_not_keep_the_supervisor_from_stopping(
-    make: Callable[..., Stage], tmp_path: Path, where: str, *, force: bool
+    make: Callable[..., Stage], *, force: bool
 ) -> None:
-    """Stopped in its tracks before or after it took its lock: ``coord stop`` ends it, and the task is not harmed."""
-    stage = make(environment={"pass": ["PYTHONPATH"]})
-    stopped_before(stage, tmp_path, where)
+    """Stopped in its tracks before it took its lock: ``coord stop`` ends it, and the task is not harmed."""
+    stage = make()
     drop(stage)
     supervisor = stage.start()
-    stage.wait_for_event("RunPlanned", run="T.1.work")
-    stage.wait_for(lambda: any(stopped(pid) for pid in stage.processes_of_runs("T.1.work")), "stopped worker")
+    stage.wait_for(lambda: early(stage), "worker")
+    assert not (stage.state / "runs/T.1.work/worker.json").exists(), "stopped too late for this test"
     stage.coord("stop", *(["--force"] if force else []), "--timeout", "20")
     assert supervisor.wait(5) in (0, -9)
     assert stage.processes_of_runs() == []
@@ -160,18 +151,35 @@ def test_a_worker_that_hangs_before_it_begins_does_not_keep_the_supervisor_from_
     assert stage.show("T")["attempts"] == 0
 
 
-def stopped(pid: int) -> bool:
-    """Whether a process was stopped by a signal."""
-    try:
-        return ") T" in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
+def test_a_process_that_keeps_the_lock_of_a_run_it_does_not_begin_is_ended_by_a_stop(
+    make: Callable[..., Stage],
+) -> None:
+    """It signed the lock, so it is known by name, and it holds up nobody's end."""
+    stage = make()
+    drop(stage)
+    lock = stage.state / "runs/T.1.work/worker.lock"
+    lock.parent.mkdir()
+    keeps = "import signal, sys; from coordination import locks; from pathlib import Path\n"
+    keeps += "held = locks.hold(Path(sys.argv[1])); print(flush=True); signal.pause()"
+    argv = [sys.executable, "-P", "-c", keeps, str(lock)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=stage.environment) as keeper:
+        assert keeper.stdout is not None
+        keeper.stdout.readline()
+        supervisor = stage.start()
+        stage.wait_for_event("RunPlanned", run="T.1.work")
+        stage.coord("stop", "--timeout", "20")
+        assert supervisor.wait(5) == 0
+        assert keeper.wait(5) == -signal.SIGKILL
+    stage.run()
+    assert status(stage) == "merged"
 
 
-# -- the user's hand in the repository -----------------------------------------------------------------------------------
+# -- the user's hand in the repository --------------------------------------------------------------------------------
 
 
-def test_an_integration_branch_that_the_user_removed_comes_back_with_all_that_landed(make: Callable[..., Stage]) -> None:
+def test_an_integration_branch_that_the_user_removed_comes_back_with_all_that_landed(
+    make: Callable[..., Stage],
+) -> None:
     """It is made anew where the log knows it to have been, not at the target."""
     stage = make()
     drop(stage)
@@ -215,7 +223,7 @@ def test_a_gate_taken_out_of_the_settings_leaves_its_task_to_a_person(make: Call
     assert status(stage) == "waiting_for_person"
 
 
-# -- gates ---------------------------------------------------------------------------------------------------------------
+# -- gates ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_gate_that_leaves_repositories_and_odd_files_in_its_checkout_passes_all_the_same(
@@ -253,7 +261,7 @@ def test_a_gate_that_prints_without_end_fills_no_memory_and_no_log(make: Callabl
     assert sum(path.stat().st_size for path in (stage.state / "log").glob("*.jsonl")) < 1 << 20
 
 
-# -- what an agent leaves ------------------------------------------------------------------------------------------------
+# -- what an agent leaves ---------------------------------------------------------------------------------------------
 
 
 def test_a_report_of_ten_megabytes_does_not_get_into_the_log(make: Callable[..., Stage]) -> None:
@@ -274,7 +282,123 @@ def test_no_secret_of_the_supervisors_environment_is_written_anywhere(make: Call
     assert status(stage) == "merged"
     for path in (entry for entry in stage.state.rglob("*") if entry.is_file() and not entry.is_symlink()):
         assert b"planted-" not in path.read_bytes(), path
-    runs = [entry for entry in (stage.state / "runs").rglob("*")]
+    runs = list((stage.state / "runs").rglob("*"))
     assert {str(path): oct(path.stat().st_mode & 0o777) for path in runs if path.stat().st_mode & 0o077} == {}
 
 
+# -- stopping and cancelling ------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_was_stopped_in_its_tracks_does_not_outlive_a_cancellation(make: Callable[..., Stage]) -> None:
+    """SIGSTOP hears no SIGTERM: after its grace it is killed, and the task may be retried."""
+    stage = make()
+    drop(stage, {**DOES_IT, "sleep_seconds": 1.0})
+    supervisor = stage.start()
+    worker = held(stage)
+    os.kill(worker.pid, signal.SIGSTOP)
+    stage.coord("cancel", "T")
+    stage.coord("retry", "T", code=4)
+    ended = stage.wait_for_event("RunEnded", run="T.1.work")
+    assert ended["outcome"]["ending"] == "stopped"
+    assert not locks.alive(worker)
+    stage.coord("retry", "T")
+    stage.wait_for_event("TaskMerged", task="T")
+    assert supervisor.poll() is None
+
+
+def test_a_cancellation_while_a_gate_runs_ends_the_gate(make: Callable[..., Stage]) -> None:
+    """The gate's process is gone when the run has ended, and nothing lands."""
+    stage = make([sys.executable, "-c", "import time; time.sleep(60)"])
+    drop(stage)
+    stage.start()
+    held(stage, "T.2.gate")
+    stage.coord("cancel", "T")
+    stage.wait_for_event("RunEnded", run="T.2.gate")
+    assert stage.processes_of_runs() == []
+    assert status(stage) == "cancelled"
+    assert stage.git("rev-parse", INTEGRATION) == stage.git("rev-parse", "main")
+
+
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_log_damaged_under_a_running_supervisor_ends_it_with_code_5_and_no_further_effect(
+    make: Callable[..., Stage], how: str
+) -> None:
+    """It says where the damage is, and starts nothing on facts that it cannot trust."""
+    stage = make()
+    drop(stage, {**DOES_IT, "sleep_seconds": 1.0})
+    supervisor = stage.start()
+    held(stage)
+    segment = min((stage.state / "log").glob("*.jsonl"))
+    kept = segment.with_suffix(".kept")
+    shutil.copy2(segment, kept)
+    if how == "gone":
+        segment.unlink()
+    else:
+        os.truncate(segment, segment.stat().st_size - 40)
+    code = supervisor.wait(30)
+    kept.replace(segment)  # for what clears up
+    assert (code, str(segment) in stage.said()) == (5, True), stage.said()
+    assert sorted(path.name for path in (stage.state / "runs").iterdir()) == ["T.1.work"]
+
+
+# -- what else may be found -------------------------------------------------------------------------------------------
+
+
+def test_an_inbox_removed_under_a_running_supervisor_is_made_again(make: Callable[..., Stage]) -> None:
+    """``rm -r`` of the inbox costs what was in it, and neither the supervisor nor later tasks."""
+    stage = make()
+    supervisor = stage.start()
+    stage.wait_for_event("SupervisorStarted")
+    shutil.rmtree(stage.state / "inbox")
+    stage.wait_for(lambda: (stage.state / "inbox").is_dir() or supervisor.poll() is not None, "inbox")
+    assert supervisor.poll() is None, stage.said()
+    drop(stage)
+    stage.wait_for_event("TaskMerged", task="T")
+
+
+def test_a_gate_that_digs_deep_is_cleared_away(make: Callable[..., Stage]) -> None:
+    """Two thousand directories in each other neither cost its verdict nor stay for ever."""
+    digs = "import os\nfor _ in range(2000): os.mkdir('d'); os.chdir('d')\nopen('f', 'w').close()"
+    stage = make([sys.executable, "-c", digs])
+    drop(stage)
+    try:
+        stage.run()
+        assert status(stage) == "merged"
+        assert not (stage.state / "agent_workspaces/T.2.gate").exists()
+        assert list((stage.state / "agent_workspaces/.trash").iterdir()) == []
+    finally:
+        subprocess.run(["rm", "-rf", stage.state / "agent_workspaces"], check=True)  # too deep for what clears up here
+
+
+def test_without_notifications_it_looks_by_itself(tmp_path: Path) -> None:
+    """A directory that cannot be watched does not keep the supervisor from starting."""
+    wakeups = Wakeups([tmp_path, tmp_path / "absent"])
+    wakeups.start()
+    wakeups.wake()
+    wakeups.wait(10.0)
+    wakeups.stop()
+    assert not wakeups.watching
+
+
+def test_a_place_with_a_long_odd_name_is_as_good_as_any(tmp_path: Path) -> None:
+    """Spaces, quotes, signs beyond ASCII and more than a socket's path could hold."""
+    stage = Stage(tmp_path / ("ein langer Weg, 'mit' \"Zeichen\" - ü 漢字 " * 3), settings=SCRIPTED).build()
+    try:
+        drop(stage, {**DOES_IT, "report": "\x1b[2Jwarmer\x1b]0;x\x07 with escapes"})
+        stage.run()
+        assert status(stage) == "merged"
+        for command in (["status"], ["show", "T"], ["tasks"]):
+            assert "\x1b" not in stage.coord(*command)
+    finally:
+        stage.close()
+
+
+def test_a_place_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Paths stand in requests and in the log, which are UTF-8."""
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd \xff"))
+    stage = Stage(odd, settings=SCRIPTED)
+    stage.make_repository()
+    argv = [sys.executable, "-P", "-m", "coordination", "-C", str(stage.repository), "init"]
+    done = subprocess.run(argv, env=stage.environment, capture_output=True, timeout=30, check=False)
+    assert done.returncode == 4
+    assert b"UTF-8" in done.stderr

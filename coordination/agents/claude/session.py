@@ -16,7 +16,7 @@ from coordination.agents.claude.ending import Ended, judged
 from coordination.agents.claude.fence import Fence, own_words, within
 from coordination.agents.claude.heard import Heard, Tail, decoded
 from coordination.agents.claude.invocation import Invocation, Options, arguments, environment, settings, temporary
-from coordination.agents.claude.process import Process
+from coordination.agents.claude.process import Process, private
 from coordination.model.runs import AgentRequest, Ending, Outcome
 
 JSON = Any
@@ -83,7 +83,8 @@ class Session:
             mode=0o700, parents=True, exist_ok=True
         )  # what is not there cannot be opened to a sandbox
         role_file = Path(request.run_directory) / "role.md"
-        role_file.write_text(request.instructions, encoding="utf-8")
+        with open(role_file, "w", encoding="utf-8", opener=private) as stream:
+            stream.write(request.instructions)
         chosen = settings(request, self._canary, temporary, sandboxed=invocation.sandboxed)
         variables = environment(request, self._options, temporary)
         return Process(arguments(request, invocation, role_file, chosen), variables, request)
