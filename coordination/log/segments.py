@@ -115,7 +115,8 @@ def remainder(chain: Chain, position: Position, *, env: Env) -> bytes:
 
 def damaged(path: Path, offset: int, seq: int, what: str) -> LogDamaged:
     """The error for damage at a place."""
-    message = f"{path}, byte {offset}, batch {seq}: {what}. Nothing was changed. Run: coord repair"
+    message = f"{path}, byte {offset}, batch {seq}: {what}. Nothing was changed, and this release mends nothing: "
+    message += "copy the log's directory before anything else. Run: coord replay --verify"
     return LogDamaged(message, path=str(path), offset=offset, seq=seq)
 
 

@@ -182,7 +182,7 @@ class Supervisor:
         """Take in task files and what became of runs."""
         coordinator = self.coordinator
         self._mark("sweep")
-        for receipt in coordinator.inbox.sweep(self._judge):
+        for receipt in self._sweep():
             self._receipts(receipt)
         self._mark("swept")
         state = coordinator.state()
@@ -195,6 +195,15 @@ class Supervisor:
                 if not state.run(run.id).live:
                     self._forget(run)
         return state
+
+    def _sweep(self) -> list[Receipt]:
+        inbox = self.coordinator.inbox
+        try:
+            return inbox.sweep(self._judge)
+        except FileNotFoundError:
+            if inbox.taken_directory.is_dir():
+                raise
+            return []  # somebody removes the inbox just now: the next sweep makes it again
 
     def _forget(self, run: Run) -> None:
         """The log knows its end: nothing about it needs to be remembered here."""
@@ -474,7 +483,7 @@ class Supervisor:
         poll = self.coordinator.settings.supervisor.poll_seconds
         running = bool(self.coordinator.store.state.live_runs())
         self._tidy(running=running)
-        busy = running or bool(self.coordinator.inbox.pending())
+        busy = running or self._unjudged()
         assert self._wakeups is not None
         self._wakeups.wait(min(poll, BUSY_SECONDS) if busy else poll)
 
@@ -502,7 +511,10 @@ class Supervisor:
 
     def _unjudged(self) -> bool:
         """Whether a task file waits to be judged: one that is still being written, or that just came."""
-        return bool(self.coordinator.inbox.pending() or self.coordinator.inbox.taken())
+        try:
+            return bool(self.coordinator.inbox.pending() or self.coordinator.inbox.taken())
+        except FileNotFoundError:
+            return True  # the inbox itself is gone: the next sweep makes it again
 
     def _ahead(self, state: State) -> bool:
         """Whether something will happen by itself: at once, or (if patient) when a delay is over."""

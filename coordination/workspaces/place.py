@@ -131,7 +131,7 @@ def _deleted(path: Path) -> None:
 
 
 def _flattened(path: Path) -> None:
-    """Remove what is too deep, or not even its owner may write, moving every directory up first. Links stay unfollowed."""
+    """Remove what is too deep, or not even its owner may write, moving directories up first; no link is followed."""
     left = [path]
     numbers = (number for number in itertools.count(1) if not path.with_name(f".{number}").exists())
     while left:

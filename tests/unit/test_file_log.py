@@ -217,7 +217,7 @@ def test_cutting_what_was_acknowledged_is_damage(directory: Path, env: Faulty) -
                     with pytest.raises(LogDamaged, match=r"acknowledged|reaches") as caught:
                         numbers(log, upto)
                 assert caught.value.path == str(tail(directory))
-                with pytest.raises(LogDamaged, match="coord repair"):
+                with pytest.raises(LogDamaged, match="coord replay --verify"):
                     log.append(payload(5), after=4)
     assert files(directory) == {tail(directory).name: whole[: len(whole) - 1]}
 

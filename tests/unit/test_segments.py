@@ -109,7 +109,7 @@ def test_a_file_without_a_header_is_damage(tmp_path: Path, content: bytes) -> No
     three_segments(tmp_path)[0].write_bytes(content)
     with pytest.raises(LogDamaged, match="header") as caught:
         segments.load(tmp_path, env=REAL)
-    assert "coord repair" in str(caught.value)
+    assert "coord replay --verify" in str(caught.value)
 
 
 def test_an_older_segment_must_reach_its_end(tmp_path: Path) -> None:
