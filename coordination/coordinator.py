@@ -233,6 +233,14 @@ class Coordinator:
         """SHA-256 of a state in canonical form: equal states, equal digests."""
         return digest(Core().dump(state))
 
+    def run_directory(self, run: str) -> Path:
+        """Where a run's request, transcript and outcome are."""
+        return self.home.state / "runs" / run
+
+    def run_marker(self, run: str) -> str:
+        """What every process of a run carries in its environment: unique over all repositories."""
+        return f"{self.store.log.uuid}/{run}"
+
     def clear_phantoms(self) -> None:
         """Take away what the agents' sandboxes left in the git directory, but nothing that was there before us."""
         note = files.read_json(self.home.state / "repository.json")

@@ -263,6 +263,11 @@ def _boot_session() -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
 
 
+def private(path: str, flags: int) -> int:
+    """Opener (as ``open`` takes one) of files that are for their owner only and never behind a link."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
 def _signalled(pid: int) -> int | None:
     try:
         os.kill(pid, 0)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from coordination.env import private
 from coordination.model.runs import GateCommand, GateResult
 
 OUTPUT_MAX = 16 * 1024
@@ -24,7 +25,7 @@ def run(gate: GateCommand, *, commit: str, directory: Path, log: Path, environme
     nothing but the process group we started.
     """
     began = time.monotonic()
-    with open(log, "ab", opener=_private) as output:
+    with open(log, "ab", opener=private) as output:
         start = output.tell()
         try:
             process = subprocess.Popen(
@@ -42,10 +43,6 @@ def run(gate: GateCommand, *, commit: str, directory: Path, log: Path, environme
             return _result(gate, commit, NOT_RUNNABLE, began, log, start)
         code = _wait(process, gate.timeout_seconds, log)
     return _result(gate, commit, code, began, log, start)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_seconds: float, log: Path) -> int:

@@ -24,6 +24,7 @@ from msgspec.structs import replace
 
 from coordination import files, gates, locks
 from coordination.agents import create
+from coordination.env import private
 from coordination.environment import without_credentials
 from coordination.errors import CoordinationError, GitFailed, LockHeld, Refused
 from coordination.model.runs import (
@@ -44,7 +45,7 @@ T = TypeVar("T")
 LOCK_WAIT_SECONDS = 5.0
 ROOM_WAIT_SECONDS = 3600.0  # for room on a full disk, with an outcome that would be lost
 ROOM_LOOK_SECONDS = 0.5
-REPORT_MAX = 256 * 1024
+REPORT_MAX = 64 * 1024
 REASON_MAX = 16 * 1024
 LISTED_MAX = 200
 _CITED = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./-]{0,255}")
@@ -130,10 +131,6 @@ def _writable(value: Any) -> Any:
     return value
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
 def work(request: RunRequest, directory: Path, stop: Stop) -> Outcome:
     """Do the run and say how it ended. One of the two places that catch broadly: everything becomes an outcome."""
     began = time.time()
@@ -150,7 +147,7 @@ def work(request: RunRequest, directory: Path, stop: Stop) -> Outcome:
     except Exception as error:
         with (
             contextlib.suppress(OSError),
-            open(directory / "stderr.log", "a", encoding="utf-8", errors="replace", opener=_private) as log,
+            open(directory / "stderr.log", "a", encoding="utf-8", errors="replace", opener=private) as log,
         ):
             traceback.print_exc(file=log)
         reason = f"{type(error).__name__}: {error} (the traceback is in stderr.log of the run)"
@@ -187,7 +184,7 @@ class _Run:
         target = self.directory / "progress.json"
         scratch = self.directory / ".progress.tmp"
         with contextlib.suppress(OSError):
-            with open(scratch, "wb", opener=_private) as stream:
+            with open(scratch, "wb", opener=private) as stream:
                 stream.write(msgspec.json.encode(_writable(self._progress | {"at": time.time()})))
             os.replace(scratch, target)  # noqa: PTH105
 

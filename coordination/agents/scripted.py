@@ -31,6 +31,7 @@ from typing import Any
 import msgspec
 
 from coordination.agents import Progress, Stopping
+from coordination.env import private
 from coordination.model import reviews
 from coordination.model.runs import AgentRequest, Ending, Outcome, Usage
 
@@ -131,7 +132,7 @@ class _Performance:
     def _say(self, tool: str, path: str) -> None:
         line = {"type": "scripted", "tool": tool, "file": path, "turns": self._turns, "at": time.time()}
         told = Path(self._request.run_directory, "transcript.jsonl")
-        with open(told, "a", encoding="utf-8", opener=_private) as transcript:
+        with open(told, "a", encoding="utf-8", opener=private) as transcript:
             transcript.write(json.dumps(line) + "\n")
         spent = float(self._actions.get("cost_usd", 0.0))
         self._progress({**line, "tokens_output": 0, "cost_usd": spent if tool == "end" else 0.0})
@@ -176,10 +177,6 @@ class _Performance:
             verdict=review.verdict,
             findings=review.findings,
         )
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _failed(code: str, reason: str) -> Outcome:

@@ -63,7 +63,7 @@ def _task(coordinator: Coordinator, state: State, name: str) -> dict[str, Any]:
 def _run(coordinator: Coordinator, run: Run) -> dict[str, Any]:
     from coordination import views
 
-    directory = coordinator.home.state / "runs" / run.id
+    directory = coordinator.run_directory(run.id)
     return views.run_row(run) | {"directory": str(directory) if directory.is_dir() else None}
 
 

@@ -60,7 +60,7 @@ def _outdated(coordinator: Coordinator, supervisor: dict[str, Any]) -> list[str]
 def _live(coordinator: Coordinator, run: Run, now: float) -> dict[str, Any]:
     from coordination import files, views
 
-    progress = files.read_json_if_there(coordinator.home.state / "runs" / run.id / "progress.json")
+    progress = files.read_json_if_there(coordinator.run_directory(run.id) / "progress.json")
     spent = now - run.started_at if run.started_at else 0.0
     return views.run_row(run) | {"seconds": round(max(spent, 0.0), 3), "progress": progress}
 

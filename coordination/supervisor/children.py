@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from coordination import locks
+from coordination.env import private
 from coordination.environment import MARKER
 
 REAP_SECONDS = 5.0
@@ -33,7 +34,7 @@ class Children:
 
     def spawn(self, run: str, directory: Path, environment: Mapping[str, str]) -> None:
         """Start the worker of a run in its own session."""
-        with open(directory / "worker.log", "ab", opener=_private) as log:
+        with open(directory / "worker.log", "ab", opener=private) as log:
             self._processes[run] = subprocess.Popen(
                 [sys.executable, "-P", "-m", "coordination.worker", str(directory)],
                 cwd=directory,
@@ -59,10 +60,6 @@ class Children:
         if process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=REAP_SECONDS)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def send(who: locks.Identity, number: signal.Signals) -> bool:

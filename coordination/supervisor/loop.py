@@ -15,9 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import msgspec
 
@@ -25,20 +23,18 @@ from coordination import __version__, environment, files, locks
 from coordination.coordinator import Coordinator
 from coordination.errors import CoordinationError, LockHeld
 from coordination.inbox import Receipt
-from coordination.model import commands
 from coordination.model import events as e
 from coordination.model.facts import Facts
-from coordination.model.runs import Ending, Outcome, Purpose
 from coordination.model.state import Core, Run, State, Task
 from coordination.planning.plan import plan
-from coordination.supervisor import requests
-from coordination.supervisor.children import Children, reap, send
+from coordination.supervisor.acting import Actor
+from coordination.supervisor.children import Children
+from coordination.supervisor.observing import Observer
 from coordination.supervisor.wakeups import Wakeups
 
 Mark = Callable[[str], None]
 Narrate = Callable[[e.Record], None]
 
-START_SECONDS = 60.0  # a worker that has not begun by then will not
 FULL_SECONDS = 1.0  # between tries while the disk is full
 LATER_SECONDS = 7 * 24 * 3600.0  # past every delay that planning knows
 HEAD_SECONDS = 1.0
@@ -73,9 +69,9 @@ class Supervisor:
         self._receipts = receipts or (lambda _receipt: None)
         self._mark: Mark = mark or (lambda _name: None)
         self._complain, self._complaint = complain or (lambda _why: None), ""
-        self._children = Children()
-        self._first_seen: dict[str, float] = {}  # run -> when we first saw that it has not begun, or runs; monotonic
-        self._killing: dict[str, float] = {}  # run -> when SIGKILL follows, monotonic
+        children = Children()
+        self._observer = Observer(coordinator, children, self._mark)
+        self._actor = Actor(coordinator, children, self._mark)
         self._signals = 0
         self._wakeups: Wakeups | None = None
         self._noted: tuple[int, float] = (-1, 0.0)
@@ -172,7 +168,7 @@ class Supervisor:
         """Observe, decide, act; whether it is time to end."""
         state = self.observe()
         state = self.decide(state)
-        self.act(state)
+        self._actor.act(state, self._mode(state))
         self._tell()
         return self._finished(state)
 
@@ -187,13 +183,13 @@ class Supervisor:
         self._mark("swept")
         state = coordinator.state()
         for run in state.live_runs():
-            events = self._observe_run(state, run)
+            events = self._observer.events(state, run)
             if events:
                 self._mark(f"{_names(events)}:before")
                 state = coordinator.transact(partial(self._still, run=run, events=events))
                 self._mark(f"{_names(events)}:after")
                 if not state.run(run.id).live:
-                    self._forget(run)
+                    self._actor.forget(run)
         return state
 
     def _sweep(self) -> list[Receipt]:
@@ -204,13 +200,6 @@ class Supervisor:
             if inbox.taken_directory.is_dir():
                 raise
             return []  # somebody removes the inbox just now: the next sweep makes it again
-
-    def _forget(self, run: Run) -> None:
-        """The log knows its end: nothing about it needs to be remembered here."""
-        self._children.forget(run.id)
-        self._killing.pop(run.id, None)
-        for stage in ("begins", "runs"):
-            self._first_seen.pop(f"{run.id} {stage}", None)
 
     def _judge(self, data: bytes, ticket: str, source: str) -> str:
         """A taken task file becomes a task; what it is taken for and filed as lies before and after."""
@@ -223,92 +212,6 @@ class Supervisor:
         """What was seen of a run, as long as the log does not know it already."""
         now = state.run(run.id)
         return [event for event in events if not (isinstance(event, e.RunStarted) and now.started_at) and now.live]
-
-    def _observe_run(self, state: State, run: Run) -> list[e.AnyEvent]:
-        directory = self._directory(run)
-        # Asked before looking, or we would race the worker: it publishes its outcome before it lets go of the lock.
-        held = locks.held(directory / "worker.lock")
-        claim = None if held else _told(directory / "outcome.json")
-        worker = _told(directory / "worker.json")
-        events = list(commands.start(run, pid=_number(worker))) if worker is not None else []
-        if held:
-            return events
-        if claim is not None:
-            return events + list(self._claimed(state, run, claim))
-        if worker is not None:
-            return events + self._died(run, "the worker died without an outcome", "worker_died")
-        if run.started_at:
-            # Its lock went with its directory, so whether the worker lives cannot be asked; begun again it never is.
-            return self._died(run, f"the directory of the run is gone: {directory}", "directory_lost")
-        code = self._children.exit_code(run.id)
-        return [] if code is None else self._never_began(run, directory, code)
-
-    def _claimed(self, state: State, run: Run, claim: Any) -> Sequence[e.AnyEvent]:
-        """An outcome is a claim: it must be of this run, of this token, and its commit must be where it says."""
-        try:
-            outcome = msgspec.convert(claim["outcome"], Outcome)
-            token, name = int(claim["token"]), str(claim["run"])
-        except (msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
-            return self._died(run, f"outcome.json is not an outcome: {error}", "malformed_outcome")
-        if name != run.id:
-            return self._died(run, f"outcome.json is of {name!r}", "foreign_outcome")
-        doubt = self._doubt(run, outcome)
-        if doubt:
-            # without its commit: what is not believed must not count as judged, should the next run arrive at it
-            outcome = msgspec.structs.replace(
-                outcome, ending=Ending.FAILED, code="unproven_commit", reason=doubt, commit="", diff=None
-            )
-        reap(self._marker(run))
-        events = commands.end(state, run.id, outcome, token=token)
-        if events and isinstance(events[0], e.RunRefused):
-            return [*events, *self._died(run, "its outcome was refused", "superseded")]
-        return events
-
-    def _doubt(self, run: Run, outcome: Outcome) -> str:
-        """Why a claimed commit cannot be believed; empty when it can."""
-        if outcome.ending is not Ending.SUCCEEDED or not outcome.commit or run.purpose is not Purpose.WORK:
-            return ""
-        workspaces = self.coordinator.workspaces
-        try:
-            if workspaces.resolve(requests.branch(run.task)) != outcome.commit:
-                return f"the task's branch is not at {outcome.commit[:12]}, which the run says it committed"
-            if not workspaces.is_ancestor(run.base, outcome.commit):
-                return f"{outcome.commit[:12]} does not descend from the base {run.base[:12]}"
-        except CoordinationError as error:
-            return f"{outcome.commit[:12]} cannot be found: {error}"
-        return ""
-
-    def _died(self, run: Run, reason: str, code: str) -> list[e.AnyEvent]:
-        """Kill what the worker left, then record its end; a run we stopped is nobody's failure."""
-        reap(self._marker(run))
-        stop = _told(self._directory(run) / "stop.json")
-        ending = Ending.CRASHED
-        if stop is not None:
-            ending, code = (Ending.TIMED_OUT, "timeout") if stop.get("why") == "timeout" else (Ending.STOPPED, "killed")
-            reason = f"stopped: {stop.get('why')}"
-        self._mark("reaped")
-        usage = self._spent(run)
-        return [
-            e.RunEnded(task=run.task, run=run.id, outcome=Outcome(ending=ending, code=code, reason=reason, **usage))
-        ]
-
-    def _spent(self, run: Run) -> dict[str, Any]:
-        """What a run without an outcome had spent when it last said so: estimated, never nothing."""
-        said = _told(self._directory(run) / "progress.json") or {}
-        cost = said.get("cost_usd")
-        if not isinstance(cost, (int, float)) or cost <= 0:
-            return {}
-        return {"usage": {"cost_usd": float(cost), "estimated": True}}
-
-    def _never_began(self, run: Run, directory: Path, code: int) -> list[e.AnyEvent]:
-        """Our worker left without beginning. Give the run up first, then look again: another one may just begin."""
-        files.make_directory(directory)
-        files.publish(directory / "revoked", b"")
-        if locks.held(directory / "worker.lock") or (directory / "worker.json").exists():
-            return []
-        log = directory / "worker.log"
-        said = files.read(log).decode("utf-8", "replace")[-2000:].strip() if log.exists() else ""
-        return self._died(run, f"the worker exited {code} before it began: {said}", f"worker_exit:{code}")
 
     # -- decide ------------------------------------------------------------------------------------------------------
 
@@ -368,112 +271,6 @@ class Supervisor:
             return ""
         fits = workspaces.is_ancestor(commit, integration) or workspaces.is_ancestor(commit, target)
         return commit if fits else ""
-
-    # -- act ---------------------------------------------------------------------------------------------------------
-
-    def act(self, state: State) -> None:
-        """Spawn what is planned and not begun; stop what is no longer wanted."""
-        mode = self._mode(state)
-        for run in state.live_runs():
-            task = state.tasks[run.task]
-            why = self._unwanted(task, run, mode)
-            begun = (self._directory(run) / "worker.json").exists()
-            if why:
-                self._stop(run, why, at_once=mode == "force", begun=begun)
-            elif not begun and not run.started_at and not self._children.mine(run.id):
-                self._spawn(task, run)
-            elif not begun and self._waited(run) > START_SECONDS:
-                self._kill(run)  # whoever holds the lock, or should: it hangs before it did anything
-
-    def _unwanted(self, task: Task, run: Run, mode: str) -> str:
-        if task.status.ended:
-            return f"the task is {task.status}"
-        if mode in ("finish", "force"):
-            return "the supervisor stops"
-        limit = run.limits.timeout_seconds + 3 * self.coordinator.settings.supervisor.stop_grace_seconds
-        # Not by the wall clock: one that jumps (a laptop that slept) must not end every run.
-        return "timeout" if run.started_at and self._waited(run) > limit else ""
-
-    def _waited(self, run: Run) -> float:
-        """For how long we have seen the run as it is: not begun, or running. In seconds."""
-        stage = f"{run.id} {'runs' if run.started_at else 'begins'}"
-        return time.monotonic() - self._first_seen.setdefault(stage, time.monotonic())
-
-    def _kill(self, run: Run) -> None:
-        """End whatever is of that run: who holds its lock, by name; the rest by the marker."""
-        lock = self._directory(run) / "worker.lock"
-        who = locks.holder(lock) if locks.held(lock) else None
-        if who is not None:
-            send(who, signal.SIGKILL)
-        reap(self._marker(run))
-
-    def _spawn(self, task: Task, run: Run) -> None:
-        directory = self._directory(run)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        scratch = self.coordinator.home.state / "scratch" / run.id
-        for name in ("home", "tmp"):
-            (scratch / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._mark("request:before")
-        if not (directory / "request.json").exists():
-            try:
-                request = requests.build(self.coordinator, task, run)
-            except CoordinationError as error:
-                self._unbuildable(run, error)
-                return
-            files.publish_json(directory / "request.json", msgspec.to_builtins(request))
-        self._mark("request:after")
-        built = environment.build(
-            os.environ,
-            self.coordinator.settings.environment.passed,
-            home=str(scratch / "home"),
-            scratch=str(scratch / "tmp"),
-            marker=self._marker(run),
-        )
-        self._mark("spawn:before")
-        self._children.spawn(run.id, directory, built)
-        self._mark("spawn:after")
-
-    def _unbuildable(self, run: Run, error: CoordinationError) -> None:
-        outcome = Outcome(ending=Ending.FAILED, code="request", reason=f"the run cannot be prepared: {error}")
-        ended = e.RunEnded(task=run.task, run=run.id, outcome=outcome)
-        self.coordinator.transact(lambda state: [ended] if state.run(run.id).live else [])
-
-    def _stop(self, run: Run, why: str, *, at_once: bool, begun: bool) -> None:
-        """Ask, wait, insist: SIGTERM to the worker, SIGKILL to everything of the run when its grace is over."""
-        directory = self._directory(run)
-        first = run.id not in self._killing
-        if first:
-            grace = 0.0 if at_once else self.coordinator.settings.supervisor.stop_grace_seconds * 2
-            self._killing[run.id] = time.monotonic() + grace
-        overdue = at_once or time.monotonic() >= self._killing[run.id]
-        if not begun and not run.started_at:
-            self._revoke(run, directory, why, overdue=overdue)
-            return
-        files.make_directory(directory)
-        who = _identity(_told(directory / "worker.json"))
-        if first:
-            files.publish_json(directory / "stop.json", {"why": why})
-            self._mark("stop:before")
-            if who is not None:
-                send(who, signal.SIGTERM)
-            self._mark("stop:after")
-        if overdue:
-            self._kill(run)
-
-    def _revoke(self, run: Run, directory: Path, why: str, *, overdue: bool) -> None:
-        """A run that has not begun is given up on disk first; whoever begins after that leaves at once."""
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.publish(directory / "revoked", b"")
-        self._mark("revoked")
-        if locks.held(directory / "worker.lock") or (directory / "worker.json").exists():
-            if overdue:
-                self._kill(run)  # it hangs between its lock and its beginning
-            return
-        reap(self._marker(run))  # one that hangs before its lock
-        outcome = Outcome(ending=Ending.STOPPED, code="revoked", reason=f"never began: {why}")
-        ended = e.RunEnded(task=run.task, run=run.id, outcome=outcome)
-        self.coordinator.transact(lambda state: [ended] if state.run(run.id).live else [])
-        self._forget(run)
 
     # -- rest --------------------------------------------------------------------------------------------------------
 
@@ -558,37 +355,6 @@ class Supervisor:
         }
         files.publish_json(self.coordinator.home.state / "supervisor.json", note)
         self._noted = (store.seq, time.monotonic())
-
-    def _directory(self, run: Run) -> Path:
-        return self.coordinator.home.state / "runs" / run.id
-
-    def _marker(self, run: Run) -> str:
-        return f"{self.coordinator.store.log.uuid}/{run.id}"
-
-
-def _told(path: Path) -> dict[str, Any] | None:
-    """What a run wrote; None when there is no such file. One that is not what it should be tells nothing: empty."""
-    try:
-        value = files.read_json_if_there(path)
-    except ValueError:
-        value = {}
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise
-        value = {}  # something else has the name of the file
-    return value if value is None or isinstance(value, dict) else {}
-
-
-def _number(worker: dict[str, Any]) -> int:
-    pid = worker.get("pid")
-    return pid if isinstance(pid, int) else 0
-
-
-def _identity(worker: dict[str, Any] | None) -> locks.Identity | None:
-    try:
-        return msgspec.convert(worker, locks.Identity)
-    except msgspec.ValidationError:
-        return None
 
 
 def _full(error: BaseException | None) -> bool:

@@ -158,7 +158,7 @@ def _agent(
         limits=run.limits,
         session=session,
         directory=str(state / "agent_workspaces" / place),
-        run_directory=str(state / "runs" / run.id),
+        run_directory=str(coordinator.run_directory(run.id)),
         config_directory=str(state / "sessions" / session),
         deny_write=(str(common), *_closed(state)),
         deny_read=(*_closed(state), *_secrets()),

@@ -22,6 +22,7 @@ from coordination.supervisor import Supervisor
 from coordination.supervisor.wakeups import Wakeups
 from coordination.testing.account import replayed
 from coordination.testing.stage import FILES, PASSES, Stage
+from coordination.worker import REPORT_MAX
 
 JSON = Any
 
@@ -93,6 +94,23 @@ def test_a_file_of_a_run_that_is_not_what_it_should_be_ends_that_run_only(
     assert ended["outcome"]["ending"] in ("crashed", "stopped")
     stage.wait_for_event("RunStarted", run="T.2.work")
     assert supervisor.poll() is None
+
+
+def test_a_stop_that_was_only_wished_does_not_excuse_a_later_crash(make: Callable[..., Stage]) -> None:
+    """A supervisor that dies between the wish and the signal leaves ``stop.json``; the next one takes it back."""
+    stage = make()
+    drop(stage, {**DOES_IT, "sleep_seconds": 30})
+    supervisor = stage.start()
+    held(stage)
+    supervisor.kill()
+    supervisor.wait()
+    wish = stage.state / "runs/T.1.work/stop.json"
+    wish.write_text('{"why": "the supervisor stops"}')
+    stage.start()
+    stage.wait_for(lambda: not wish.exists(), "the wish to be taken back")
+    assert stage.kill_worker("T.1.work")
+    assert stage.wait_for_event("RunEnded", run="T.1.work")["outcome"]["ending"] == "crashed"
+    assert stage.wait_for_event("TaskRequeued", task="T")["reason"]["kind"] == "failure"
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -268,13 +286,14 @@ def test_a_gate_that_prints_without_end_fills_no_memory_and_no_log(make: Callabl
 # -- what an agent leaves ---------------------------------------------------------------------------------------------
 
 
-def test_a_report_of_ten_megabytes_does_not_get_into_the_log(make: Callable[..., Stage]) -> None:
-    """The log grows with facts, not with what an agent says."""
+def test_a_long_report_is_cut_on_its_way_into_the_log(make: Callable[..., Stage]) -> None:
+    """What an agent says without end ends in its transcript; the log keeps the beginning and the task goes on."""
     stage = make()
-    marker = {"write": {"greeter.py": WARMER}, "report": "x" * 200_000}
-    drop(stage, marker)
+    drop(stage, {**DOES_IT, "report": "x" * 200_000})
     stage.run()
     assert status(stage) == "merged"
+    ended = stage.wait_for_event("RunEnded", run="T.1.work")
+    assert len(ended["outcome"]["report"]) == REPORT_MAX
 
 
 def test_no_secret_of_the_supervisors_environment_is_written_anywhere(make: Callable[..., Stage]) -> None:

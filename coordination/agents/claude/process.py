@@ -125,8 +125,3 @@ class Process:
 
 def _opened(path: Path, flags: int, mode: str) -> Any:
     return os.fdopen(os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), mode)
-
-
-def private(path: str, flags: int) -> int:
-    """Opener of files that are for their owner only."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

@@ -16,7 +16,8 @@ from coordination.agents.claude.ending import Ended, judged
 from coordination.agents.claude.fence import Fence, own_words, within
 from coordination.agents.claude.heard import Heard, Tail, decoded
 from coordination.agents.claude.invocation import Invocation, Options, arguments, environment, settings, temporary
-from coordination.agents.claude.process import Process, private
+from coordination.agents.claude.process import Process
+from coordination.env import private
 from coordination.model.runs import AgentRequest, Ending, Outcome
 
 JSON = Any

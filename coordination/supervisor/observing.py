@@ -1,0 +1,118 @@
+"""What became of a run? Its directory and its lock in, events out.
+
+An outcome is only a claim: it counts with the run's fencing token, and a commit it names must be where it says. A run
+whose worker is gone without one ends here too, after everything it left running was killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from coordination import files, locks
+from coordination.coordinator import Coordinator
+from coordination.errors import CoordinationError
+from coordination.model import commands
+from coordination.model import events as e
+from coordination.model.runs import Ending, Outcome, Purpose
+from coordination.model.state import Run, State
+from coordination.supervisor import requests
+from coordination.supervisor.children import Children, reap
+from coordination.supervisor.papers import told, worker_pid
+
+
+class Observer:
+    """Looks at runs that the log thinks alive. Writes nothing but ``revoked``."""
+
+    def __init__(self, coordinator: Coordinator, children: Children, mark: Callable[[str], None]) -> None:
+        self._coordinator, self._children, self._mark = coordinator, children, mark
+
+    def events(self, state: State, run: Run) -> list[e.AnyEvent]:
+        """What the log does not know yet of a run."""
+        directory = self._coordinator.run_directory(run.id)
+        # Asked before looking, or we would race the worker: it publishes its outcome before it lets go of the lock.
+        held = locks.held(directory / "worker.lock")
+        claim = None if held else told(directory / "outcome.json")
+        worker = told(directory / "worker.json")
+        events = list(commands.start(run, pid=worker_pid(worker))) if worker is not None else []
+        if held:
+            return events
+        if claim is not None:
+            return events + list(self._claimed(state, run, claim))
+        if worker is not None:
+            return events + self._died(run, "the worker died without an outcome", "worker_died")
+        if run.started_at:
+            # Its lock went with its directory, so whether the worker lives cannot be asked; begun again it never is.
+            return self._died(run, f"the directory of the run is gone: {directory}", "directory_lost")
+        code = self._children.exit_code(run.id)
+        return [] if code is None else self._never_began(run, directory, code)
+
+    def _claimed(self, state: State, run: Run, claim: Any) -> Sequence[e.AnyEvent]:
+        """An outcome is a claim: it must be of this run, of this token, and its commit must be where it says."""
+        try:
+            outcome = msgspec.convert(claim["outcome"], Outcome)
+            token, name = int(claim["token"]), str(claim["run"])
+        except (msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+            return self._died(run, f"outcome.json is not an outcome: {error}", "malformed_outcome")
+        if name != run.id:
+            return self._died(run, f"outcome.json is of {name!r}", "foreign_outcome")
+        doubt = self._doubt(run, outcome)
+        if doubt:
+            # without its commit: what is not believed must not count as judged, should the next run arrive at it
+            outcome = msgspec.structs.replace(
+                outcome, ending=Ending.FAILED, code="unproven_commit", reason=doubt, commit="", diff=None
+            )
+        reap(self._coordinator.run_marker(run.id))
+        events = commands.end(state, run.id, outcome, token=token)
+        if events and isinstance(events[0], e.RunRefused):
+            return [*events, *self._died(run, "its outcome was refused", "superseded")]
+        return events
+
+    def _doubt(self, run: Run, outcome: Outcome) -> str:
+        """Why a claimed commit cannot be believed; empty when it can."""
+        if outcome.ending is not Ending.SUCCEEDED or not outcome.commit or run.purpose is not Purpose.WORK:
+            return ""
+        workspaces = self._coordinator.workspaces
+        try:
+            if workspaces.resolve(requests.branch(run.task)) != outcome.commit:
+                return f"the task's branch is not at {outcome.commit[:12]}, which the run says it committed"
+            if not workspaces.is_ancestor(run.base, outcome.commit):
+                return f"{outcome.commit[:12]} does not descend from the base {run.base[:12]}"
+        except CoordinationError as error:
+            return f"{outcome.commit[:12]} cannot be found: {error}"
+        return ""
+
+    def _died(self, run: Run, reason: str, code: str) -> list[e.AnyEvent]:
+        """Kill what the worker left, then record its end; a run we stopped is nobody's failure."""
+        reap(self._coordinator.run_marker(run.id))
+        stop = told(self._coordinator.run_directory(run.id) / "stop.json")
+        ending = Ending.CRASHED
+        if stop is not None:
+            ending, code = (Ending.TIMED_OUT, "timeout") if stop.get("why") == "timeout" else (Ending.STOPPED, "killed")
+            reason = f"stopped: {stop.get('why')}"
+        self._mark("reaped")
+        usage = self._spent(run)
+        return [
+            e.RunEnded(task=run.task, run=run.id, outcome=Outcome(ending=ending, code=code, reason=reason, **usage))
+        ]
+
+    def _spent(self, run: Run) -> dict[str, Any]:
+        """What a run without an outcome had spent when it last said so: estimated, never nothing."""
+        said = told(self._coordinator.run_directory(run.id) / "progress.json") or {}
+        cost = said.get("cost_usd")
+        if not isinstance(cost, (int, float)) or cost <= 0:
+            return {}
+        return {"usage": {"cost_usd": float(cost), "estimated": True}}
+
+    def _never_began(self, run: Run, directory: Path, code: int) -> list[e.AnyEvent]:
+        """Our worker left without beginning. Give the run up first, then look again: another one may just begin."""
+        files.make_directory(directory)
+        files.publish(directory / "revoked", b"")
+        if locks.held(directory / "worker.lock") or (directory / "worker.json").exists():
+            return []
+        log = directory / "worker.log"
+        said = files.read(log).decode("utf-8", "replace")[-2000:].strip() if log.exists() else ""
+        return self._died(run, f"the worker exited {code} before it began: {said}", f"worker_exit:{code}")
