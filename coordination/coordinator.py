@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from coordination import __version__, context, files, locks, roles, shipped
+from coordination import __version__, context, files, filesystem, locks, roles, shipped
 from coordination import log as logs
 from coordination import settings as settings_
 from coordination.errors import LogDamaged, NotFound, Refused, Rejected, SettingsError, Unsuitable, UsageError
@@ -110,6 +110,7 @@ def _has_log(home: Home) -> bool:
 
 
 def _own(home: Home) -> None:
+    filesystem.check(home.state)
     status = home.state.stat(follow_symlinks=False)
     if home.state.is_symlink() or status.st_uid != os.getuid():
         raise Unsuitable(f"{home.state} is a link or belongs to somebody else: expected a directory of yours")
