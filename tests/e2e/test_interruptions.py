@@ -143,7 +143,8 @@ def test_a_forced_stop_leaves_no_process_and_no_secret_of_the_supervisor_anywher
     """What stands in the supervisor's environment but on no list reaches no child, log, transcript or file."""
     secret = "sesame-5f1d7c"
     steps = [call("Bash", command="env", description="looks round"), hang()]
-    scene = make([case("# Task T", steps=steps)])
+    # with a sandbox where there is one; without, the agent sees no less
+    scene = make([case("# Task T", steps=steps)], settings={"agents": {"shell_without_sandbox": True}})
     scene.environment |= {"AWS_SECRET_ACCESS_KEY": secret, "COORDINATION_NOTE": secret, "NODE_OPTIONS_NOTE": secret}
     scene.drop(**TASK)
     supervisor = scene.start()
