@@ -13,7 +13,7 @@ SHARED = "The greeter is spoken to by three other programs."
 
 
 def test_claude_md_shared_context_and_the_tasks_own_context_reach_the_agent(make: Any) -> None:
-    """The repository's CLAUDE.md as instruction; shared context and the files a task names as material in the prompt."""
+    """The repository's CLAUDE.md as instruction; shared context and what a task names as material in the prompt."""
     scene = make([case("# Task look", steps=[say("In greeter.py:1.")])], files={**FILES, "CLAUDE.md": RULE + "\n"})
     (scene.state / "shared_context" / "house.md").write_text(SHARED + "\n")
     scene.drop(id="look", kind="search", prompt="Where is it?", context=["greeter.py"])
