@@ -191,10 +191,6 @@ class Env:
 
     # clocks and dice
 
-    def wall(self) -> float:
-        """Seconds since the Unix epoch. May jump either way."""
-        return time.time()
-
     def monotonic(self) -> float:
         """Seconds from an arbitrary start that never run backwards."""
         return time.monotonic()
@@ -243,12 +239,12 @@ class Env:
         return int(fields[_START_FIELD])
 
     def open_process(self, pid: int) -> int:
-        """A descriptor that means this very process, also after its number was given to another one."""
+        """A descriptor that means this very process, also after its number was given to another one. Linux only."""
         return os.pidfd_open(pid)
 
-    def kill_process(self, process: int) -> None:
-        """Kill the process behind a descriptor."""
-        signal.pidfd_send_signal(process, signal.SIGKILL)
+    def signal_process(self, process: int, number: int) -> None:
+        """Signal the process behind a descriptor. Raises ProcessLookupError when it is gone."""
+        signal.pidfd_send_signal(process, number)
 
 
 def _described(kind: int) -> bytes:

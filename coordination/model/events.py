@@ -7,7 +7,7 @@ some); an unknown event type is an error, because a fact we cannot read must not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -298,8 +298,3 @@ def described(record: Record) -> dict[str, Any]:
 def canonical(value: Any) -> bytes:
     """JSON with sorted keys and no blanks: equal values give equal bytes."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-
-
-def tasks_named(events: Iterable[AnyEvent]) -> set[str]:
-    """The tasks a batch speaks of."""
-    return {task for event in events if (task := getattr(event, "task", ""))}

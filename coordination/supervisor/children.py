@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from coordination import locks
-from coordination.env import private
+from coordination.env import REAL, private
 from coordination.environment import MARKER
 
 REAP_SECONDS = 5.0
@@ -63,19 +63,33 @@ class Children:
 
 
 def send(who: locks.Identity, number: signal.Signals) -> bool:
-    """Signal exactly that process; False when it is gone. Its number cannot be recycled under a pidfd."""
+    """Signal exactly that process; False when it is gone. Its number cannot be recycled under a descriptor of it."""
+    if not sys.platform.startswith("linux"):
+        return _send_elsewhere(who, number)
     try:
-        handle = os.pidfd_open(who.pid)
-    except (ProcessLookupError, AttributeError):
+        process = REAL.open_process(who.pid)
+    except ProcessLookupError:
         return False
     try:
         if not locks.alive(who):
             return False
-        signal.pidfd_send_signal(handle, number)
+        REAL.signal_process(process, number)
     except ProcessLookupError:
         return False
     finally:
-        os.close(handle)
+        REAL.close(process)
+    return True
+
+
+def _send_elsewhere(who: locks.Identity, number: signal.Signals) -> bool:
+    """Without such descriptors a process may still end, and its number be given away, between look and signal."""
+    try:
+        process = psutil.Process(who.pid)
+        if not locks.alive(who):
+            return False
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return False
     return True
 
 

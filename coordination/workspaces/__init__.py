@@ -58,10 +58,6 @@ class Workspaces:
         """Whether the one is contained in the other; a commit contains itself."""
         return self._git.is_ancestor(ancestor, descendant)
 
-    def merge_base(self, one: str, other: str) -> str:
-        """Where two commits parted; "" when they have nothing in common."""
-        return self._git.run("merge-base", one, other, accept=(0, 1)).text
-
     def ensure_integration(self, branch: str, target: str, *, landed: str = "") -> str:
         """Where the branch is; made when missing, never moved: at the target, or at ``landed`` if that is not in it."""
         return repository.ensure_integration(self._git, branch, target, landed=landed)

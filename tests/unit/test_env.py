@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -134,7 +135,7 @@ def test_a_process_can_be_killed_through_its_descriptor() -> None:
     """The descriptor means the very process it was opened for."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     process = REAL.open_process(child.pid)
-    REAL.kill_process(process)
+    REAL.signal_process(process, signal.SIGKILL)
     assert child.wait() == -9
     REAL.close(process)
     assert child.stdin is not None
@@ -159,7 +160,6 @@ def test_clocks_and_dice_move() -> None:
     before = REAL.monotonic()
     REAL.sleep(0.0)
     assert REAL.monotonic() >= before
-    assert REAL.wall() > 1_700_000_000
     assert REAL.random_hex(8) != REAL.random_hex(8)
     assert REAL.uuid() != REAL.uuid()
     assert REAL.pid_namespace() == Path("/proc/self/ns/pid").stat().st_ino

@@ -64,12 +64,6 @@ def test_equal_values_have_equal_bytes() -> None:
     assert e.canonical({"b": 1, "a": {"d": 2, "c": 3}}) == e.canonical({"a": {"c": 3, "d": 2}, "b": 1})
 
 
-def test_a_batch_knows_the_tasks_it_speaks_of() -> None:
-    """Events about nobody name nobody."""
-    events: list[e.AnyEvent] = [e.TaskCancelled(task="A"), e.CoordinationPaused(), e.TaskFailed(task="B", reason="x")]
-    assert e.tasks_named(events) == {"A", "B"}
-
-
 @pytest.mark.parametrize(("message", "headline"), [("", ""), ("\n", ""), ("one", "one"), ("one\ntwo", "one")])
 def test_a_reason_always_has_a_headline(message: str, headline: str) -> None:
     """The first line, and nothing when there is nothing."""
