@@ -63,7 +63,8 @@ def _passed(runs: Sequence[Run], commit: str) -> set[str]:
 
 
 def _told(finding: Finding) -> str:
-    place = f"{finding.file}:{finding.line}: " if finding.file else ""
+    line = f":{finding.line}" if finding.line else ""
+    place = f"{finding.file}{line}: " if finding.file else ""
     return f"- [{finding.severity}] {place}{finding.message}"
 
 
