@@ -131,7 +131,8 @@ def _tell_run(run: dict[str, Any], indent: str) -> None:
     )
     _tell_gates(outcome.get("gates", ()), inner)
     for finding in outcome.get("findings", ()):
-        place = f"{finding['file']}:{finding.get('line', 0)}: " if finding.get("file") else ""
+        line = f":{finding['line']}" if finding.get("line") else ""
+        place = f"{finding['file']}{line}: " if finding.get("file") else ""
         say(f"{inner}{finding.get('severity', 'major')}: {place}{finding['message']}", whole=True)
 
 
