@@ -433,7 +433,14 @@ def misbehaving(path: Path, body: str) -> str:
 
 def children() -> list[psutil.Process]:
     """Our children, but for the fork server that other tests of the same process may have started."""
-    return [child for child in psutil.Process().children() if "multiprocessing" not in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if not serves_forks(child)]
+
+
+def serves_forks(child: psutil.Process) -> bool:
+    try:
+        return "multiprocessing" in " ".join(child.cmdline())
+    except psutil.ZombieProcess:  # dead and not yet collected: one of ours, whose words are gone
+        return False
 
 
 def only_child() -> psutil.Process:
