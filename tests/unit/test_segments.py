@@ -147,3 +147,13 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
     for name in (".00000000000000000009.jsonl.1.ab.tmp", "9.jsonl", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
     assert all_of(tmp_path) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_segment_that_vanishes_under_a_reader_is_damage(tmp_path: Path) -> None:
+    """What was there when the chain was read and is gone when its lines are read is missing, not empty."""
+    paths = three_segments(tmp_path)
+    chain = segments.load(tmp_path, env=REAL)
+    paths[1].unlink()
+    with pytest.raises(LogDamaged, match="missing") as caught:
+        list(segments.scan(chain, chain.segments[0].start, env=REAL))
+    assert caught.value.path == str(paths[1])
