@@ -149,7 +149,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
     assert all_of(tmp_path) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_segment_that_vanishes_under_a_reader_is_damage(tmp_path: Path) -> None:
+def test_a_segment_that_vanishes_before_its_lines_are_read_is_damage(tmp_path: Path) -> None:
     """What was there when the chain was read and is gone when its lines are read is missing, not empty."""
     paths = three_segments(tmp_path)
     chain = segments.load(tmp_path, env=REAL)
