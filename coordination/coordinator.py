@@ -280,12 +280,13 @@ class Coordinator:
     def accept(self, value: Mapping[str, Any], *, ticket: str = "", source: str = "command") -> tuple[str, bool]:
         """The same, and whether it was new: what was accepted before is not accepted twice."""
         submission = taskfile.parse(dict(value), roles=self.roles, gates=self.settings.gates.named)
-        self._check_role(submission)
         accepted = ""
 
         def decide(state: State) -> Sequence[e.AnyEvent]:
             nonlocal accepted
             accepted, events = commands.submit(state, submission, ticket=ticket, source=source)
+            if events:  # what was accepted before stays accepted, whatever the roles are now
+                self._check_role(submission)
             return events
 
         new = bool(self.store.transact(decide).events)

@@ -1,7 +1,7 @@
 """What an agent is told: the task, what happened before, and what counts as done. Pure text.
 
-The brief stands in the prompt itself, because agents rightly distrust instructions found in files. Everything that
-came from a task, an agent or a repository is fenced and announced as material.
+The brief stands in the prompt itself, because agents rightly distrust instructions found in files. What earlier
+runs, reviewers and the repository said is fenced and announced as material; the task itself is what is asked.
 """
 
 from __future__ import annotations
