@@ -19,12 +19,22 @@ import subprocess
 import sys
 import time
 import uuid
+from array import array
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _START_FIELD = 19  # of /proc/PID/stat, counted behind the command's name
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
 _SYSCTL = "/usr/sbin/sysctl"
+_POLL_SECONDS = 0.0005
+_FUTEX_CALL = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
+_FUTEX_WAIT, _FUTEX_WAKE = 0, 1  # not the private ones: the word is shared between processes
+_FUTEX_SECONDS_MAX = 86400.0
+_LOW_HALF = 0 if sys.byteorder == "little" else 4
+_TIMESPEC = struct.Struct("qq")
 _SAFE = os.O_CLOEXEC | os.O_NOFOLLOW
 # struct flock on a 64-bit machine, and which of its five fields is the type; the others are 0 (the whole file)
 _FLOCK, _TYPE = {"darwin": (struct.Struct("qqihh"), 3)}.get(sys.platform, (struct.Struct("hhqqi4x"), 0))
@@ -124,13 +134,22 @@ class Env:
         """Whether a directory stands there."""
         return os.path.isdir(path)
 
+    def file_id(self, descriptor: int) -> tuple[int, int]:
+        """Which file is open: device and inode, its own for as long as it is open."""
+        status = os.fstat(descriptor)
+        return status.st_dev, status.st_ino
+
+    def file_id_at(self, path: Path) -> tuple[int, int] | None:
+        """Which file has this name now; None when none has."""
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
     def same_file(self, descriptor: int, path: Path) -> bool:
         """Whether ``path`` still names the file that is open."""
-        try:
-            named = os.lstat(path)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(os.fstat(descriptor), named)
+        return self.file_id_at(path) == self.file_id(descriptor)
 
     # locks
 
@@ -181,13 +200,39 @@ class Env:
 
     # shared memory
 
-    def map_shared(self, descriptor: int, size: int) -> mmap.mmap:
-        """Map the file's first bytes, shared with every process that maps it."""
-        return mmap.mmap(descriptor, size)
+    def map_shared(self, descriptor: int, size: int) -> memoryview:
+        """The file's first bytes as 8-byte words, shared with every process that maps them."""
+        return memoryview(mmap.mmap(descriptor, size)).cast("Q")
+
+    def unmap(self, words: memoryview) -> None:
+        """Give the mapping back."""
+        memory = words.obj
+        words.release()
+        memory.close()  # type: ignore[attr-defined] # an mmap: see map_shared
 
     def store(self, words: memoryview, index: int, value: int) -> None:
-        """Store one 8-byte word of a shared page."""
+        """Store one 8-byte word of a shared page: nobody ever sees half of it."""
         words[index] = value
+
+    def store_many(self, words: memoryview, index: int, values: Sequence[int]) -> None:
+        """Store words one after the other; who looks meanwhile may see some of them."""
+        words[index : index + len(values)] = memoryview(array("Q", values))
+
+    def wait_word(self, words: memoryview, index: int, value: int, timeout_seconds: float) -> None:
+        """Sleep while the low half of a word is that of ``value``, until ``wake`` or the time is over.
+
+        May return early for no reason: ask again what was waited for. A wake between looking and sleeping is not lost,
+        provided that the word is changed before it.
+        """
+        if (futex := _futex()) is None:
+            time.sleep(min(timeout_seconds, _POLL_SECONDS))
+        else:
+            futex(words, index, _FUTEX_WAIT, value & 0xFFFFFFFF, timeout_seconds)
+
+    def wake(self, words: memoryview, index: int, sleepers: int) -> None:
+        """Wake at most that many of those who sleep in ``wait_word`` on this word, in any process."""
+        if (futex := _futex()) is not None:
+            futex(words, index, _FUTEX_WAKE, sleepers, None)
 
     # clocks and dice
 
@@ -238,6 +283,29 @@ class Env:
             return None
         return int(fields[_START_FIELD])
 
+    def process_stopped(self, pid: int) -> bool:
+        """Whether that process was stopped by a signal (SIGSTOP, Ctrl-Z). False where the system does not say."""
+        return _first_line(Path(f"/proc/{pid}/stat")).rpartition(")")[2].lstrip().startswith("T")
+
+    def lock_holder(self, path: Path) -> int | None:
+        """Which process has a file open through which it holds the lock of ``path``; None when nobody we can see.
+
+        Description locks name no process, so this looks through ``/proc`` (proc_pid_fdinfo(5)): for exceptions only.
+        """
+        wanted = self.file_id_at(path)
+        for entry in Path("/proc").glob("[0-9]*/fdinfo/*"):
+            try:
+                held = "\nlock:" in entry.read_text() and self._open_at(entry) == wanted
+            except OSError:  # it ended, or is somebody else's
+                continue
+            if held:
+                return int(entry.parts[2])
+        return None
+
+    def _open_at(self, entry: Path) -> tuple[int, int]:
+        status = os.stat(Path("/proc", entry.parts[2], "fd", entry.name))
+        return status.st_dev, status.st_ino
+
     def open_process(self, pid: int) -> int:
         """A descriptor that means this very process, also after its number was given to another one. Linux only."""
         return os.pidfd_open(pid)
@@ -245,6 +313,30 @@ class Env:
     def signal_process(self, process: int, number: int) -> None:
         """Signal the process behind a descriptor. Raises ProcessLookupError when it is gone."""
         signal.pidfd_send_signal(process, number)
+
+
+@cache
+def _futex() -> Callable[[memoryview, int, int, int, float | None], None] | None:
+    """futex(2) on a word of shared memory; None where there is none."""
+    number = _FUTEX_CALL.get(os.uname().machine) if sys.platform == "linux" else None
+    if number is None:
+        return None
+    import ctypes  # only who writes or waits needs it, and it takes a while to import
+
+    call: Any = ctypes.CDLL(None).syscall
+    call.argtypes = (ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, ctypes.c_char_p)
+    char = ctypes.c_char
+
+    def futex(words: memoryview, index: int, operation: int, value: int, timeout_seconds: float | None) -> None:
+        # the object that pins the mapping is gone after this line, so that unmapping stays possible
+        address = ctypes.addressof(char.from_buffer(words, 8 * index + _LOW_HALF))
+        timeout = None
+        if timeout_seconds is not None:
+            seconds = min(max(timeout_seconds, 0.0), _FUTEX_SECONDS_MAX)
+            timeout = _TIMESPEC.pack(int(seconds), int(seconds % 1 * 1e9))
+        call(number, address, operation, value, timeout)
+
+    return futex
 
 
 def _described(kind: int) -> bytes:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from _pytest.terminal import TerminalReporter
 
 # Several processes share the machine, so how long one example takes says nothing.
 hypothesis.settings.register_profile("project", deadline=None)
@@ -54,3 +57,63 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "e2e" in item.path.parts:
             item.add_marker(pytest.mark.e2e)
+
+
+# ---- figures of the laboratory: counted by tests, printed as one table at the end -------------------------------------
+
+_COLUMNS = ("goal", "what", "count", "violations", "seed", "seconds", "note")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How much of the laboratory is run, and where its table is kept."""
+    parser.addoption("--tier", type=int, default=1, choices=(1, 2), help="1: what fits in CI; 2: the long search")
+    parser.addoption("--seed", type=int, default=None, help="the laboratory's seed; default: the day's number")
+    parser.addoption("--proof", type=Path, default=None, help="write the laboratory's table to this file")
+
+
+@pytest.fixture(scope="session")
+def tier(request: pytest.FixtureRequest) -> int:
+    """1 in every run of the tests, 2 in the long search that is asked for."""
+    chosen: int = request.config.getoption("--tier")
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def seed(request: pytest.FixtureRequest) -> int:
+    """A number that changes daily, so that every day searches elsewhere; printed with each figure."""
+    chosen: int | None = request.config.getoption("--seed")
+    return int(time.time() // 86_400) if chosen is None else chosen
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None], seed: int) -> Callable[..., None]:
+    """Report what a test counted: ``figure("G1", "schedules", 2_431, violations=0, note="…")``."""
+    begun = time.monotonic()
+
+    def report(goal: str, what: str, count: int, *, violations: int = 0, note: str = "") -> None:
+        seconds = round(time.monotonic() - begun, 1)
+        row = (goal, what, count, violations, seed, seconds, note)
+        record_property("figure", dict(zip(_COLUMNS, row, strict=True)))
+
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
+    """Print every figure, and every goal that could not be tried here."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    rows = [value for report in reports for name, value in report.user_properties if name == "figure"]
+    if not rows:
+        return
+    rows.sort(key=lambda row: (int(re.sub(r"\D", "", row["goal"]) or 0), row["goal"], row["what"]))
+    table = [f"| {' | '.join(_COLUMNS)} |", "|" + " --- |" * len(_COLUMNS)]
+    table += [f"| {' | '.join(_cell(row[column]) for column in _COLUMNS)} |" for row in rows]
+    terminalreporter.section(f"laboratory, tier {config.getoption('--tier')}")
+    for line in table:
+        terminalreporter.line(line)
+    target: Path | None = config.getoption("--proof")
+    if target is not None:
+        target.write_text("\n".join(table) + "\n", encoding="utf-8")
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -78,8 +78,7 @@ class Page:
         self.path = path
         self._descriptor = descriptor
         self._env = env
-        self._map = env.map_shared(descriptor, BYTES)
-        self._words = memoryview(self._map).cast("Q")
+        self._words = env.map_shared(descriptor, BYTES)
         boot = env.boot_id()
         self._boot = _hashed(boot) if boot else 0
         self._log = _hashed(log)
@@ -87,8 +86,7 @@ class Page:
 
     def close(self) -> None:
         """Unmap."""
-        self._words.release()
-        self._map.close()
+        self._env.unmap(self._words)
         self._env.close(self._descriptor)
 
     @property
