@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
-# ---- figures of the laboratory: counted by tests, printed as one table at the end -------------------------------------
+# ---- figures of the laboratory: counted by tests, printed as one table at the end ------------------------------------
 
 _COLUMNS = ("goal", "what", "count", "violations", "seed", "seconds", "note")
 
