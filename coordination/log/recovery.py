@@ -47,7 +47,7 @@ def survey(chain: Chain, reading: Reading | None, *, env: Env) -> Survey:
     return Survey(end=end, proven=proven, payloads=tuple(payload for _, batches in unproven for _, payload in batches))
 
 
-def recover(directory: Path, page: Page, *, env: Env) -> Head:
+def recover(directory: Path, page: Page, *, env: Env) -> Reading:
     """Go on in a new segment of the next epoch. Only in both turns. Raises LogDamaged, Unsuitable, OSError."""
     if not page.dies_with_boot:
         # every append would begin with a recovery, whose conflict would never end
@@ -68,7 +68,7 @@ def recover(directory: Path, page: Page, *, env: Env) -> Head:
     )
     head = publish_segment(directory, header, found.payloads, env=env)
     page.set_up(head)
-    return head
+    return Reading(head=head, durable=head.seq, dirty=False, syncing=False, poisoned=False, this_boot=True)
 
 
 def publish_segment(directory: Path, header: Header, payloads: tuple[bytes, ...], *, env: Env) -> Head:

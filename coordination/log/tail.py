@@ -24,14 +24,16 @@ class Tail:
         self._directory = directory
         self._env = env
         self._open: tuple[int, int, tuple[int, int]] | None = None  # segment, descriptor, file
+        self._name = ""
         self._filled = 0  # the file is at least that long: segments only grow
 
     def descriptor(self, segment: int) -> int:
-        """Of that segment. Raises OSError."""
-        path = segments.path_of(self._directory, segment)
-        if self._open is not None and (self._open[0] != segment or self._env.file_id_at(path) != self._open[2]):
+        """Of that segment, whose name still means it. Raises OSError."""
+        if self._open is not None and (self._open[0] != segment or self._env.file_id_at(self._name) != self._open[2]):
             self.close()
         if self._open is None:
+            path = segments.path_of(self._directory, segment)
+            self._name = str(path)
             descriptor = self._env.open_existing(path)
             self._open = (segment, descriptor, self._env.file_id(descriptor))
         return self._open[1]
@@ -44,14 +46,13 @@ class Tail:
             return False  # recovery will say so
         begin = head.offset - frames.SUFFIX_BYTES
         found = self._env.read(descriptor, frames.SUFFIX_BYTES + 1, begin)
-        return found.rstrip(b"\n") == frames.suffix(head.sum) and len(found) >= frames.SUFFIX_BYTES
+        return len(found) >= frames.SUFFIX_BYTES and found.rstrip(b"\n") == frames.suffix(head.sum)
 
-    def fill(self, head: Head, size: int) -> None:
+    def fill(self, descriptor: int, head: Head, size: int) -> None:
         """See to it that the file is longer than the next ``size`` bytes, if there is room on the disk."""
         end = head.offset + size
         if end <= self._filled:
             return
-        descriptor = self.descriptor(head.segment)
         self._filled = max(self._env.size(descriptor), head.offset)
         if end <= self._filled:
             return
