@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from coordination.errors import Conflict
 from coordination.log.file import FileLog, create
 from coordination.model import events as e
 from coordination.model.runs import Purpose
@@ -115,13 +114,7 @@ class OurConnection:
 
     def append(self, payload: bytes) -> None:
         """Behind whatever is the head."""
-        while True:
-            try:
-                self._head = self._log.append(payload, after=self._head)
-            except Conflict as conflict:
-                self._head = conflict.head
-            else:
-                return
+        self._head = self._log.append(payload, after=self._head, again=lambda: payload)
 
     def claim_and_complete(self) -> int | None:
         """Two transactions, each decided on the state at the head."""
