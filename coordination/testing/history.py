@@ -35,6 +35,7 @@ import msgspec
 Kind = Literal[
     "lost", "phantom", "duplicated", "reordered", "gap", "vanished", "disagreeing", "stale", "unlinearizable"
 ]
+Step = Literal["claim", "complete", "ok", "refused", "unknown"]
 Final = Sequence[tuple[int, str]]
 _Told = TypeVar("_Told", "Event", "TaskEvent")
 
