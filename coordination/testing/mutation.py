@@ -1,7 +1,8 @@
-"""How is one line of a module taken away, so that one can see who notices?
+"""How is one rule of a module taken away, so that one can see who notices?
 
-A mutant replaces one text of one module. It never touches a file: the changed source is compiled when the module is
-imported, in a process of its own (``installed``) or as a second module beside the right one (``beside``).
+A mutant replaces exact texts of modules. It never touches a file: the changed source is compiled when the module is
+imported, in a process that does nothing else (``install``), or as a second module beside the right one (``beside``).
+A text that does not stand exactly once in its module is an error, so that a list of mutants cannot rot.
 """
 
 from __future__ import annotations
@@ -10,63 +11,78 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 
 import msgspec
 
 
+class Change(msgspec.Struct, frozen=True):
+    """One text of one module, and what stands there instead."""
+
+    module: str
+    text: str
+    instead: str = ""
+
+
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
     """One rule less."""
 
     name: str
-    rule: str  # what the text is there for, in one sentence
-    module: str
-    text: str  # stands exactly once in the module
-    instead: str
+    rule: str  # what the texts are there for, in one sentence
+    changes: tuple[Change, ...]
 
 
 class Outdated(Exception):
-    """The text to be replaced does not stand exactly once in its module: the list of mutants has to follow the code."""
+    """A text does not stand exactly once in its module: the list of mutants has to follow the code."""
 
 
-def source_of(mutant: Mutant) -> tuple[str, Path]:
-    """The changed source and where the right one stands. Raises Outdated."""
-    spec = importlib.util.find_spec(mutant.module)
-    if spec is None or spec.origin is None:
-        raise Outdated(f"{mutant.name}: there is no module {mutant.module}")
-    path = Path(spec.origin)
-    source = path.read_text(encoding="utf-8")
-    if (times := source.count(mutant.text)) != 1:
-        raise Outdated(f"{mutant.name}: expected its text once in {mutant.module}, found it {times} times")
-    if mutant.text == mutant.instead:
-        raise Outdated(f"{mutant.name}: changes nothing")
-    return source.replace(mutant.text, mutant.instead), path
+def sources_of(mutant: Mutant) -> dict[str, tuple[str, Path]]:
+    """For each changed module its changed source, and where the right one stands. Raises Outdated."""
+    sources: dict[str, tuple[str, Path]] = {}
+    for change in mutant.changes:
+        source, path = sources.get(change.module) or _source_of(change.module, mutant.name)
+        if (times := source.count(change.text)) != 1:
+            message = f"{mutant.name}: expected once in {change.module}, found {times} times: {change.text!r}"
+            raise Outdated(message)
+        if change.text == change.instead:
+            raise Outdated(f"{mutant.name}: changes nothing in {change.module}")
+        sources[change.module] = source.replace(change.text, change.instead), path
+    return sources
 
 
 def install(mutant: Mutant) -> None:
     """Make every import from now on give the mutant. For a process that does nothing else. Raises Outdated."""
-    source, path = source_of(mutant)
-    if mutant.module in sys.modules:
-        raise RuntimeError(f"{mutant.module} was imported before the mutant {mutant.name} was installed")
-    sys.meta_path.insert(0, _Finder(mutant.module, path, compile(source, str(path), "exec")))
+    codes = {name: (path, compile(source, str(path), "exec")) for name, (source, path) in sources_of(mutant).items()}
+    if early := sorted(codes.keys() & sys.modules.keys()):
+        raise RuntimeError(f"{', '.join(early)}: imported before the mutant {mutant.name} was installed")
+    sys.meta_path.insert(0, _Finder(codes))
 
 
 def beside(mutant: Mutant) -> ModuleType:
-    """The changed module under a name of its own; the right one stays. Raises Outdated."""
-    source, path = source_of(mutant)
-    module = ModuleType(f"{mutant.module}__{mutant.name.replace('-', '_')}")
+    """The one changed module under a name of its own; the right one stays. Raises Outdated."""
+    ((name, (source, path)),) = sources_of(mutant).items()
+    module = ModuleType(f"{name}__{mutant.name.replace('-', '_')}")
     sys.modules[module.__name__] = module  # msgspec looks there for the names in annotations
     exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 -- our own module, one text changed
     return module
 
 
+def _source_of(module: str, mutant: str) -> tuple[str, Path]:
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.origin is None:
+        raise Outdated(f"{mutant}: there is no module {module}")
+    path = Path(spec.origin)
+    return path.read_text(encoding="utf-8"), path
+
+
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    def __init__(self, module: str, path: Path, code: CodeType) -> None:
-        self._module = module
-        self._path = path
-        self._code = code
+    def __init__(self, codes: Mapping[str, tuple[Path, CodeType]]) -> None:
+        self._codes = codes
 
     def find_spec(
         self,
@@ -74,16 +90,17 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         path: Sequence[str] | None,  # noqa: ARG002 -- as the protocol wants it
         target: ModuleType | None = None,  # noqa: ARG002 -- same
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self._module:
+        if fullname not in self._codes:
             return None
-        is_package = self._path.name == "__init__.py"
-        spec = importlib.machinery.ModuleSpec(fullname, self, origin=str(self._path), is_package=is_package)
-        if is_package:
-            spec.submodule_search_locations = [str(self._path.parent)]
+        origin, _ = self._codes[fullname]
+        spec = importlib.machinery.ModuleSpec(fullname, self, origin=str(origin), is_package=origin.stem == "__init__")
+        spec.has_location = True
+        if spec.submodule_search_locations is not None:
+            spec.submodule_search_locations.append(str(origin.parent))
         return spec
 
-    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 -- we find only one
-        return self._code
+    def get_code(self, fullname: str) -> CodeType:
+        return self._codes[fullname][1]
 
     def get_source(self, fullname: str) -> None:  # noqa: ARG002 -- the text in the file is not what runs
         return None

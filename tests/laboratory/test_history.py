@@ -24,7 +24,7 @@ from coordination.log.file import FileLog, create
 from coordination.log.frames import Header, Previous, encode_header, encode_line, written
 from coordination.testing import history
 from coordination.testing.history import Event, Final, Recorder, Seen, TaskEvent
-from coordination.testing.mutation import Mutant, beside
+from coordination.testing.mutation import Change, Mutant, beside
 
 # ---- cases in words --------------------------------------------------------------------------------------------------
 # One step of a case happens after the other: "p ask a", "p ok a 1", "p refused a", "p unknown a",
@@ -792,7 +792,8 @@ def test_the_right_checker_judges_every_case_right(tmp_path: Path) -> None:
 def test_each_weaker_checker_is_noticed(index: int, tmp_path: Path) -> None:
     """Take one rule of the checker away or bend it, and at least one case is judged wrong."""
     text, instead = WEAKER[index]
-    mutant = Mutant(name=f"weaker-{index}", rule="", module=history.__name__, text=text, instead=instead)
+    change = Change(history.__name__, text, instead)
+    mutant = Mutant(name=f"weaker-{index}", rule="", changes=(change,))
     assert wrongly_judged(beside(mutant), tmp_path)
 
 
