@@ -43,13 +43,14 @@ from coordination.testing.gestures import Counting, Noticing, pieces
 from coordination.testing.history import Recorder
 from coordination.testing.operations import PROJECTION, SNAPSHOTS, appended, log_of, mark_unfinished, saved
 
-PROCESSES = 8
+PROCESSES = 16
 _KILLS_A_LOG = 40
 _STEADY_EVERY = 4  # one process in so many is not doomed
 _STEADY_BATCHES = 10
 _TURNS_MAX = 100  # a doomed process that was not hit until then is counted as missed
 _PATIENCE_SECONDS = 60.0
-_SAMPLED_BYTES = 512  # of the shared page's first content not every byte is a cut of its own
+_MOMENT_SECONDS = 0.001
+_CUTS_MAX = 400  # of a page of zeroes, or of fill, not every byte is a cut of its own
 _ROLLING_BYTES = 1
 MANY_BYTES = 1 << 20
 
@@ -112,16 +113,13 @@ class Doomed(Noticing):
 class Process:
     """One user of the log: what it asks for and what it is told goes into the history."""
 
-    def __init__(
-        self, place: Path, name: str, env: Env, log_class: type[FileLog], segment_bytes: int = MANY_BYTES
-    ) -> None:
+    def __init__(self, place: Path, name: str, env: Env, segment_bytes: int = MANY_BYTES) -> None:
         self._place = place
         self._name = name
         self._env = env
         self._count = 0
         self._batches = Recorder(place / "batches", name)
         self._snapshots = Recorder(place / "snapshots.history", name)
-        self._kind = log_class
         self._segment_bytes = segment_bytes
         self.log: FileLog | None = None
 
@@ -137,7 +135,7 @@ class Process:
     def append(self) -> int:
         """Append one batch and record it; its number, 0 when that is not known."""
         if self.log is None:
-            self.log = self._kind(log_of(self._place), env=self._env, segment_bytes=self._segment_bytes)
+            self.log = FileLog(log_of(self._place), env=self._env, segment_bytes=self._segment_bytes)
         self._count += 1
         value = f"{self._name}.{self._count}"
         self._batches.invoke(value)
@@ -157,7 +155,7 @@ class Process:
     def read(self) -> None:
         """Read what is durable, from the beginning, and record it."""
         if self.log is None:
-            self.log = self._kind(log_of(self._place), env=self._env)
+            self.log = FileLog(log_of(self._place), env=self._env)
         at = history.now()
         values = [json.loads(payload)["v"] for _, payload in self.log.read(0, upto="durable")]
         self._batches.seen(values, at=at, durable=True)
@@ -168,6 +166,12 @@ class Process:
         self._snapshots.invoke(value := f"{self._name}.{self._count}")
         SnapshotDirectory(self._place / SNAPSHOTS, env=self._env).save(saved(seq))
         self._snapshots.ok(value, seq)
+
+    def wait(self) -> None:
+        """Read, append, and wait until that can be seen."""
+        if self.log is None or not self.log.wait(self.append() - 1, _PATIENCE_SECONDS):
+            raise AssertionError("what was acknowledged is not durable")
+        self.log.wait(self.log.durable, _MOMENT_SECONDS)
 
     def publish(self) -> None:
         """Replace a file that others replace as well."""
@@ -180,15 +184,16 @@ DEEDS: Mapping[str, Callable[[Process], Any]] = {
     "roll": Process.append,
     "recover": Process.recover,
     "read": Process.read,
+    "wait": Process.wait,
     "snapshot": Process.snapshot,
     "publish": Process.publish,
 }
 
 
-def _doom(place: Path, name: str, aim: Aim, log_class: type[FileLog]) -> None:
+def _doom(place: Path, name: str, aim: Aim) -> None:
     env = Doomed(aim, lambda words: _note(place / "hits", words))
     segment_bytes = _ROLLING_BYTES if aim.operation == "roll" else MANY_BYTES
-    process = Process(place, name, env, log_class, segment_bytes)
+    process = Process(place, name, env, segment_bytes)
     if aim.operation != "create":
         process.create()
         process.append()
@@ -217,8 +222,8 @@ def _within(env: Doomed, real: Callable[..., Any]) -> Callable[..., Any]:
     return counted
 
 
-def _steady(place: Path, name: str, log_class: type[FileLog]) -> None:
-    process = Process(place, name, REAL, log_class)
+def _steady(place: Path, name: str) -> None:
+    process = Process(place, name, REAL)
     process.create()
     for _ in range(_STEADY_BATCHES):
         process.append()
@@ -257,7 +262,7 @@ def aims() -> list[Aim]:
     found: list[Aim] = []
     for operation in DEEDS:
         for index, (_, whole) in enumerate(_gestures(operation), 1):
-            step = _SAMPLED_BYTES if whole > 1 << 11 else 1
+            step = max(1, whole // _CUTS_MAX)
             found += [Aim(operation=operation, gesture=index, piece=piece) for piece in range(0, whole, step)]
     return found
 
@@ -265,7 +270,7 @@ def aims() -> list[Aim]:
 def _gestures(operation: str) -> list[tuple[str, int]]:
     with tempfile.TemporaryDirectory() as place:
         env = Counting()
-        process = Process(Path(place), "p1", env, FileLog, _ROLLING_BYTES if operation == "roll" else MANY_BYTES)
+        process = Process(Path(place), "p1", env, _ROLLING_BYTES if operation == "roll" else MANY_BYTES)
         if operation != "create":
             process.create()
             process.append()
@@ -316,14 +321,14 @@ def chosen(kills: int, dice: random.Random) -> Iterator[Aim]:
 # ---- rounds ----------------------------------------------------------------------------------------------------------
 
 
-def run(kills: int, seed: int, *, processes: int = PROCESSES, log_class: type[FileLog] = FileLog) -> Report:
+def run(kills: int, seed: int, *, processes: int = PROCESSES) -> Report:
     """Aim so many kills, at most ``processes`` doomed and steady ones at a time on one log after another."""
     report = Report(seed=seed)
     wanted = list(chosen(kills, random.Random(seed)))
     gc.freeze()
     for aimed in _rounds(wanted, processes):
         with tempfile.TemporaryDirectory(prefix="aimed-") as place:
-            _round(Path(place), aimed, processes, log_class, report)
+            _round(Path(place), aimed, processes, report)
         if report.violations:
             break
     return report
@@ -337,10 +342,10 @@ def _rounds(wanted: Sequence[Aim], processes: int) -> Iterator[Sequence[Aim]]:
         yield from (some[at : at + size] for at in range(0, len(some), size))
 
 
-def _round(place: Path, aimed: Sequence[Aim], processes: int, log_class: type[FileLog], report: Report) -> None:
+def _round(place: Path, aimed: Sequence[Aim], processes: int, report: Report) -> None:
     report.logs += 1
-    jobs = [_complaining(place, job) for job in _jobs(place, aimed, log_class)]
-    last = _complaining(place, lambda: _steady(place, "last", log_class))
+    jobs = [_complaining(place, job) for job in _jobs(place, aimed)]
+    last = _complaining(place, lambda: _steady(place, "last"))
     try:
         statuses = _crowd(jobs, processes) + _crowd([last], 1)
     except TimeoutError as hung:
@@ -353,11 +358,11 @@ def _round(place: Path, aimed: Sequence[Aim], processes: int, log_class: type[Fi
     report.violations += [f"log {report.logs}: {what}" for what in found]
 
 
-def _jobs(place: Path, aimed: Iterable[Aim], log_class: type[FileLog]) -> Iterator[Callable[[], None]]:
+def _jobs(place: Path, aimed: Iterable[Aim]) -> Iterator[Callable[[], None]]:
     for number, aim in enumerate(aimed):
         if number % _STEADY_EVERY == 1:
-            yield lambda number=number: _steady(place, f"s{number}", log_class)  # type: ignore[misc]
-        yield lambda number=number, aim=aim: _doom(place, f"d{number}", aim, log_class)  # type: ignore[misc]
+            yield lambda number=number: _steady(place, f"s{number}")  # type: ignore[misc]
+        yield lambda number=number, aim=aim: _doom(place, f"d{number}", aim)  # type: ignore[misc]
 
 
 def _crowd(jobs: Sequence[Callable[[], None]], processes: int) -> list[int]:
@@ -446,20 +451,40 @@ def _published(place: Path) -> Iterator[str]:
 # ---- bugs to find, so that finding nothing means something -----------------------------------------------------------
 
 
-class AdvancesFirst(FileLog):
-    """Moves the head before the line is written: killed between the two, the page promises what is not there."""
+def _advance_first() -> None:
+    """Move the head before the line is written: a sync between the two promises what a kill then prevents."""
+    real = FileLog._write  # noqa: SLF001 # a bug is planted inside
 
-    def _write(self, page: Page, head: Head, payload: bytes) -> Head:
-        line, checksum = encode_line(
-            payload, seq=head.seq + 1, durable=head.durable, segment=head.segment, previous_sum=head.sum
-        )
-        seq = head.seq + 1
-        offset = head.offset + len(line)
-        page.advance(msgspec.structs.replace(head, offset=offset, seq=seq, sum=checksum, durable=seq))
-        return super()._write(page, head, payload)
+    def write(self: FileLog, page: Page, head: Head, payload: bytes) -> Head:
+        line, checksum = encode_line(payload, seq=head.seq + 1, durable=0, segment=head.segment, previous_sum=head.sum)
+        if head.offset < self._segment_bytes:  # else it rolls
+            page.advance(msgspec.structs.replace(head, offset=head.offset + len(line), seq=head.seq + 1, sum=checksum))
+        return real(self, page, head, payload)
+
+    FileLog._write = write  # type: ignore[method-assign] # noqa: SLF001
 
 
-PLANTED: Mapping[str, type[FileLog]] = {"": FileLog, "advances-first": AdvancesFirst}
+def _publish_in_place() -> None:
+    """Write a new segment under its name, instead of beside it: a kill leaves half of one."""
+    real = files.publish
+
+    def publish(path: Path, data: bytes, *, env: Env = REAL) -> None:
+        if path.suffix != ".jsonl":
+            return real(path, data, env=env)
+        descriptor = env.open_write(path)
+        files.write_fully(descriptor, data, 0, env=env)
+        env.sync(descriptor)
+        env.close(descriptor)
+        return env.sync_directory(path.parent)
+
+    files.publish = publish
+
+
+PLANTED: Mapping[str, Callable[[], None]] = {
+    "": lambda: None,
+    "advances-first": _advance_first,
+    "publishes-in-place": _publish_in_place,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -470,7 +495,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=PROCESSES)
     parser.add_argument("--plant", choices=sorted(PLANTED), default="")
     options = parser.parse_args(arguments)
-    report = run(options.kills, options.seed, processes=options.processes, log_class=PLANTED[options.plant])
+    PLANTED[options.plant]()
+    report = run(options.kills, options.seed, processes=options.processes)
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     return 1 if report.violations else 0
 

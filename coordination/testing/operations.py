@@ -13,10 +13,10 @@ from pathlib import Path
 from coordination import files
 from coordination.env import Env
 from coordination.errors import Conflict
-from coordination.locks import Turns
 from coordination.log.file import FileLog, create
 from coordination.log.page import Page
 from coordination.log.segments import PAGE
+from coordination.log.turns import Turns
 from coordination.store import Snapshot, SnapshotDirectory
 
 Ready = Callable[[], int | None]
@@ -36,13 +36,11 @@ def log_of(place: Path) -> Path:
 
 def appended(log: FileLog, payload: bytes) -> int:
     """Append at the head, wherever that is; the batch's number. Raises what ``append`` raises, but Conflict."""
-    after = 0
     while True:
         try:
-            return log.append(payload, after=after)
-        except Conflict as conflict:
-            log.read(conflict.head, upto="head")  # learns the epoch
-            after = conflict.head
+            return log.append(payload, after=0, again=lambda: payload)
+        except Conflict:
+            continue  # cut off by a recovery: it is void for ever
 
 
 def mark_unfinished(place: Path, env: Env) -> None:
