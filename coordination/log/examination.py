@@ -18,7 +18,7 @@ from coordination.env import Env
 from coordination.errors import LogDamaged, NotFound
 from coordination.log import frames, segments
 from coordination.log.frames import Header, Previous
-from coordination.log.page import BYTES, Head, Page
+from coordination.log.page import BYTES, Page, Reading
 from coordination.log.salvage import (
     LINE_BYTES_MIN,
     Believable,
@@ -78,14 +78,15 @@ class Examination(msgspec.Struct, frozen=True, kw_only=True):
     good: Previous | None  # as far as the kernel can read; None: not even the beginning
     next_segment: int
     next_epoch: int
-    batches: tuple[Batches, ...]  # from 1 to the head, without a gap
+    base: int  # the last batch that was taken away on purpose, because a snapshot covers it; 0: none was
+    batches: tuple[Batches, ...]  # from there to the head, without a gap
     damages: tuple[Damage, ...]
     notes: tuple[str, ...]  # what is harmless
 
     @property
     def head(self) -> int:
         """The highest number that was acknowledged, or may have been."""
-        return self.batches[-1].last if self.batches else 0
+        return self.batches[-1].last if self.batches else self.base
 
     def numbers(self, fate: Fate) -> Ranges:
         """The numbers with that fate."""
@@ -93,25 +94,25 @@ class Examination(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def examine(
-    directory: Path, *, env: Env, acknowledged: int = 0, believable: Believable = is_object, known_as: str = ""
+    directory: Path, *, env: Env, covered: int = 0, believable: Believable = is_object, known_as: str = ""
 ) -> Examination:
     """Read and judge everything.
 
-    ``acknowledged`` is the highest number that somebody else saw acknowledged (a snapshot), ``known_as`` the uuid by
-    which others know the log, ``believable`` whether a payload that no checksum proves may be one. Raises NotFound when
-    there never was a log, LogDamaged when nothing of it can be read.
+    ``covered`` is the highest number that a good snapshot includes: it was acknowledged, and segments below it may have
+    been taken away. ``known_as`` is the uuid by which others know the log, ``believable`` says whether a payload that no
+    checksum proves may be one. Raises NotFound when there never was a log, LogDamaged when nothing of it can be read.
     """
     names = _names(directory, env)
     headers = {name: _header(directory / name, env) for name in names}
     log = _uuid(directory, headers, known_as, env)
     ours = {name: header for name, header in headers.items() if header is None or header.log == log}
-    page = _page(directory, log, env)
+    page = _said(directory, log, env)
     found = _salvaged(directory, ours, page, believable, env)
     if not any(segment.header is not None or segment.stretches for segment in found):
         raise hopeless(directory, "none of its segments holds a header or a batch that can be read")
     foreign = [directory / name for name in names if name not in ours]
     newest = max(int(name[:20]) for name in names)
-    return _View(directory, log, found, page, foreign, newest, acknowledged).examination()
+    return _View(directory, log, found, page, foreign, newest, covered).examination()
 
 
 def read(examination: Examination, after: int, *, placeholder: Placeholder, env: Env) -> Iterator[tuple[int, bytes]]:
@@ -146,11 +147,6 @@ def hopeless(directory: Path, what: str) -> LogDamaged:
 # ---- the files -------------------------------------------------------------------------------------------------------
 
 
-class _PageSays(msgspec.Struct, frozen=True, kw_only=True):
-    head: Head
-    durable: int
-
-
 def _names(directory: Path, env: Env) -> list[str]:
     try:
         names = env.list_directory(directory)
@@ -180,7 +176,8 @@ def _uuid(directory: Path, headers: Mapping[str, Header | None], known_as: str, 
     return max(names, key=lambda name: names[name], default="")
 
 
-def _page(directory: Path, log: str, env: Env) -> _PageSays | None:
+def open_page(directory: Path, log: str, env: Env) -> Page | None:
+    """The page, if there is a file that can be one."""
     try:
         descriptor = env.open_existing(directory / PAGE)
     except FileNotFoundError:
@@ -188,16 +185,21 @@ def _page(directory: Path, log: str, env: Env) -> _PageSays | None:
     if env.size(descriptor) < BYTES:
         env.close(descriptor)
         return None
-    page = Page(directory / PAGE, descriptor, log, env)
+    return Page(directory / PAGE, descriptor, log, env)
+
+
+def _said(directory: Path, log: str, env: Env) -> Reading | None:
+    page = open_page(directory, log, env)
+    if page is None:
+        return None
     try:
-        reading = page.read()
+        return page.read()
     finally:
         page.close()
-    return None if reading is None else _PageSays(head=reading.head, durable=reading.head.durable)
 
 
 def _salvaged(
-    directory: Path, headers: Mapping[str, Header | None], page: _PageSays | None, believable: Believable, env: Env
+    directory: Path, headers: Mapping[str, Header | None], page: Reading | None, believable: Believable, env: Env
 ) -> list[Salvaged]:
     """One for each segment, oldest first. A file with another's name counts as what it holds."""
     proofs = _proofs(headers.values(), page)
@@ -228,7 +230,7 @@ def _best(name: str, headers: Mapping[str, Header | None], salvaged: Callable[[s
     return best
 
 
-def _proofs(headers: Iterable[Header | None], page: _PageSays | None) -> dict[int, dict[int, set[int]]]:
+def _proofs(headers: Iterable[Header | None], page: Reading | None) -> dict[int, dict[int, set[int]]]:
     """By segment and number, the checksums that others name: headers that go on from there, and the page."""
     said = [] if page is None else [(page.head.segment, page.head.seq, page.head.sum)]
     for header in headers:
@@ -288,31 +290,35 @@ class _View:
         directory: Path,
         log: str,
         found: list[Salvaged],
-        page: _PageSays | None,
+        page: Reading | None,
         foreign: list[Path],
         newest: int,
-        acknowledged: int,
+        covered: int,
     ) -> None:
         self._directory, self._log, self._page, self._foreign, self._newest = directory, log, page, foreign, newest
+        self._oldest = min(segment.named for segment in found)
         self._segments = {segment.segment: segment for segment in found}
         self._newest_first = found[::-1]
         said = [segment.durable for segment in found]
-        self._witness = max([*said, 0 if page is None else page.durable, acknowledged])
+        self._witness = max([*said, 0 if page is None else page.durable, covered])
+        first = min((stretch.first for segment in found for stretch in segment.stretches if stretch.proven), default=1)
+        self._base = first - 1 if self._oldest > 1 and first - 1 <= covered else 0
         self._good = next((segment for segment in self._newest_first if self._readable(segment)), None)
         self._batches = self._decided()
 
     def examination(self) -> Examination:
         """Put together what is known."""
-        good, head = self._good, self._batches[-1].last if self._batches else 0
+        good, head = self._good, self._batches[-1].last if self._batches else self._base
         reads_all = good is not None and good.segment == self._newest and good.clean_seq == head
         whole = reads_all and all(entry.place is not None for entry in self._batches)
         segment, epoch = self._next()
         return Examination(
             log=self._log,
             whole=whole,
-            good=None if good is None else _previous(good),
+            good=self._before(),
             next_segment=segment,
             next_epoch=epoch,
+            base=self._base,
             batches=tuple(self._batches),
             damages=() if whole else tuple([*self._damaged_files(), *self._damaged_lines(), *self._gaps()]),
             notes=tuple(self._notes()),
@@ -324,7 +330,18 @@ class _View:
         said = [] if self._page is None else [self._page.head]
         number = max([self._newest, *self._segments, *(head.segment for head in said)])
         epoch = max([0, *(header.epoch for header in headers), *(head.epoch for head in said)])
-        return number + 1, epoch + 1 + max(0, number - len(headers))  # each of those may have begun an epoch
+        readable = 0 if self._good is None else self._good.segment
+        unknown = number - readable - sum(header.segment > readable for header in headers)
+        return number + 1, epoch + 1 + unknown  # each of those may have begun an epoch
+
+    def _before(self) -> Previous | None:
+        """What a new segment goes on from."""
+        if self._good is not None:
+            end, checksum = self._good.clean_seq, frames.written(self._good.clean_sum)
+            return Previous(segment=self._good.segment, last_seq=end, sum=checksum)
+        if self._base:  # the kernel takes this for segments that were taken away, as they were
+            return Previous(segment=self._oldest - 1, last_seq=self._base, sum=frames.written(0))
+        return None
 
     # how far the kernel reads
 
@@ -335,6 +352,8 @@ class _View:
             if previous is None:
                 return segment.header.first_seq == 1
             older = self._segments.get(previous.segment)
+            if previous.segment < self._oldest:
+                return previous.last_seq == self._base > 0
             if older is None or not _follows(segment.header, previous, older):
                 return False
             segment = older
@@ -352,7 +371,7 @@ class _View:
         """Every number once: from the newest segment that has it proven, else from one that has it in doubt."""
         proven, doubtful = self._offers()
         found: list[Batches] = []
-        holes = [(1, self._top(proven, doubtful))]
+        holes = [(self._base + 1, self._top(proven, doubtful))]
         for offers, fate in ((proven, Fate.INTACT), (doubtful, Fate.DOUBTFUL)):
             for stretch, limit in offers:
                 holes, taken = _filled(holes, stretch.first, min(stretch.last, limit))
@@ -463,10 +482,6 @@ def _follows(header: Header, previous: Previous, older: Salvaged) -> bool:
         and header.epoch >= older.header.epoch
         and _end(previous) in older.reached
     )
-
-
-def _previous(good: Salvaged) -> Previous:
-    return Previous(segment=good.segment, last_seq=good.clean_seq, sum=frames.written(good.clean_sum))
 
 
 def _filled(holes: Ranges, first: int, last: int) -> tuple[Ranges, Ranges]:

@@ -19,7 +19,7 @@ from coordination import files
 from coordination.env import Env
 from coordination.errors import LockHeld
 from coordination.log import frames, segments
-from coordination.log.examination import Examination, Fate, Placeholder, Ranges, bytes_of, examine, read
+from coordination.log.examination import Examination, Fate, Placeholder, Ranges, bytes_of, examine, open_page, read
 from coordination.log.frames import Header
 from coordination.log.page import BYTES, Head, Page
 from coordination.log.salvage import Believable, is_object
@@ -45,19 +45,19 @@ def mend(
     *,
     placeholder: Placeholder,
     env: Env,
-    acknowledged: int = 0,
+    covered: int = 0,
     believable: Believable = is_object,
     known_as: str = "",
 ) -> Mended:
     """Copy the directory to ``backup``, which must not exist yet, and publish the log without its damage.
 
     The other arguments are those of ``examine``. Raises LockHeld while anybody holds one of the log's locks, LogDamaged
-    when nothing of it can be read, OSError; whatever is raised, the log is as it was. A second call finds nothing to do.
+    when nothing of it can be read, OSError. A second call finds nothing to do.
     """
     with ExitStack() as held:
         for name in _LOCKS:
             held.callback(env.close, _locked(directory / name, env))
-        found = examine(directory, env=env, acknowledged=acknowledged, believable=believable, known_as=known_as)
+        found = examine(directory, env=env, covered=covered, believable=believable, known_as=known_as)
         if found.whole:
             return Mended(found=found)
         _back_up(directory, backup, found, env)
@@ -135,7 +135,7 @@ def _manifest(
 
 
 def _publish(directory: Path, found: Examination, placeholder: Placeholder, env: Env) -> Path:
-    after = 0 if found.good is None else found.good.last_seq
+    after = found.base if found.good is None else found.good.last_seq
     header = Header(
         log=found.log or env.uuid(),
         segment=found.next_segment,
@@ -145,17 +145,38 @@ def _publish(directory: Path, found: Examination, placeholder: Placeholder, env:
         previous=found.good,
     )
     path = segments.path_of(directory, header.segment)
-    page = _page(directory, header.log, env)
+    page = open_page(directory, header.log, env)
     try:
-        page.begin(env.process_start(env.pid()) or 0)  # killed from here on: whoever comes next looks at the segments
-        head = _written(path, header, read(found, after, placeholder=placeholder, env=env), env)
+        heard = page if page is not None and _of_this_boot(page) else None
+        if heard is not None:
+            heard.mark("dirty")  # killed from here on: whoever comes next looks at the segments
+        head = _written(path, header, read(found, after, placeholder=placeholder, env=env), heard, env)
+        page = page or _new_page(directory, header.log, env)
         page.set_up(head)
     finally:
-        page.close()
+        if page is not None:
+            page.close()
     return path
 
 
-def _written(path: Path, header: Header, batches: Iterator[tuple[int, bytes]], env: Env) -> Head:
+def _of_this_boot(page: Page) -> bool:
+    reading = page.read()
+    return reading is not None and reading.this_boot
+
+
+def _new_page(directory: Path, log: str, env: Env) -> Page:
+    descriptor = env.open_write(directory / PAGE)
+    try:
+        files.write_fully(descriptor, bytes(BYTES), 0, env=env)
+    except BaseException:
+        env.close(descriptor)
+        raise
+    return Page(directory / PAGE, descriptor, log, env)
+
+
+def _written(
+    path: Path, header: Header, batches: Iterator[tuple[int, bytes]], heard: Page | None, env: Env
+) -> Head:
     """Publish a segment line by line, however large it is; where its next line goes."""
     temporary = path.with_name(f".{path.name}.{env.pid()}.{env.random_hex(6)}.tmp")
     descriptor = env.create(temporary)
@@ -165,6 +186,8 @@ def _written(path: Path, header: Header, batches: Iterator[tuple[int, bytes]], e
             env.sync(descriptor)
         finally:
             env.close(descriptor)
+        if heard is not None:
+            heard.advance(head)  # recovery leaves a segment behind that the page of this boot has not heard of
         env.rename(temporary, path)
     except BaseException:
         files.discard(temporary, env=env)
@@ -189,23 +212,4 @@ def _streamed(descriptor: int, header: Header, batches: Iterator[tuple[int, byte
             lines, waiting, offset = [], 0, offset + waiting
     files.write_fully(descriptor, b"".join(lines), offset, env=env)
     assert last == header.durable, f"the head is {header.durable}, but the last batch is {last}"
-    return Head(
-        epoch=header.epoch,
-        segment=header.segment,
-        offset=offset + waiting,
-        seq=last,
-        sum=checksum,
-        durable=last,
-    )
-
-
-def _page(directory: Path, log: str, env: Env) -> Page:
-    path = directory / PAGE
-    descriptor = env.open_write(path)
-    try:
-        if env.size(descriptor) < BYTES:
-            files.write_fully(descriptor, bytes(BYTES), 0, env=env)
-    except BaseException:
-        env.close(descriptor)
-        raise
-    return Page(path, descriptor, log, env)
+    return Head(epoch=header.epoch, segment=header.segment, offset=offset + waiting, seq=last, sum=checksum)

@@ -20,7 +20,7 @@ from coordination.env import Env
 from coordination.log import frames
 from coordination.log.frames import Header, Line
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 17
 _START = re.compile(rb'\{"seq":([1-9][0-9]{0,17}),"durable":(0|[1-9][0-9]{0,17}),')
 _STATED = re.compile(rb',"sum":"([0-9a-f]{8})"\}')
 _SEGMENT = re.compile(rb'"segment":([0-9]{1,18})')
@@ -357,6 +357,9 @@ def _raw_lines(path: Path, env: Env) -> Iterator[tuple[int, bytes, bool]]:
         begin, offset, rest = 0, 0, b""
         while block := env.read(descriptor, _BLOCK, offset):
             offset += len(block)
+            if not rest and block.count(b"\n") == len(block):  # what a segment is filled with ahead of its lines
+                begin = offset
+                continue
             lines = (rest + block).split(b"\n")
             rest = lines.pop()
             for raw in lines:
