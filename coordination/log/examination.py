@@ -213,9 +213,14 @@ def _salvaged(
     for name, header in headers.items():
         found = _best(name, headers, salvaged) if header is None else salvaged(name, header.segment)
         other = chosen.get(found.segment)
-        if other is None or (other.named != other.segment and other.proven <= found.proven):
+        if other is None or _worth(other) < _worth(found):
             chosen[found.segment] = found
     return [chosen[number] for number in sorted(chosen)]
+
+
+def _worth(found: Salvaged) -> tuple[int, bool, bool]:
+    """Of two files that are one segment, which is to be believed."""
+    return found.proven, found.header is not None, found.named == found.segment
 
 
 def _best(name: str, headers: Mapping[str, Header | None], salvaged: Callable[[str, int], Salvaged]) -> Salvaged:
@@ -280,6 +285,12 @@ def _read(descriptor: int, offset: int, length: int, env: Env) -> bytes:
 
 
 # ---- what they mean together -----------------------------------------------------------------------------------------
+
+
+class _Offer(msgspec.Struct, frozen=True, kw_only=True):
+    stretch: Stretch
+    last: int  # no further
+    rank: int  # 0: proven, 1: supported, 2: neither
 
 
 class _View:
@@ -369,43 +380,55 @@ class _View:
 
     def _decided(self) -> list[Batches]:
         """Every number once: from the newest segment that has it proven, else from one that has it in doubt."""
-        proven, doubtful = self._offers()
+        offers = self._offers()
         found: list[Batches] = []
-        holes = [(self._base + 1, self._top(proven, doubtful))]
-        for offers, fate in ((proven, Fate.INTACT), (doubtful, Fate.DOUBTFUL)):
-            for stretch, limit in offers:
-                holes, taken = _filled(holes, stretch.first, min(stretch.last, limit))
-                found += [Batches(first=first, last=last, fate=fate, place=stretch) for first, last in taken]
+        holes = [(self._base + 1, self._top(offers))]
+        for rank, fate in ((0, Fate.INTACT), (1, Fate.DOUBTFUL), (2, Fate.DOUBTFUL)):
+            for offer in offers:
+                if offer.rank == rank:
+                    holes, taken = _filled(holes, offer.stretch.first, offer.last)
+                    found += [Batches(first=a, last=b, fate=fate, place=offer.stretch) for a, b in taken]
         for fate, first, last in ((Fate.LOST, 1, self._witness), (Fate.DOUBTFUL, self._witness + 1, _NO_LIMIT)):
             _, missing = _filled(holes, first, last)
-            found += [Batches(first=first, last=last, fate=fate, place=None) for first, last in missing]
+            found += [Batches(first=a, last=b, fate=fate, place=None) for a, b in missing]
         return sorted(found, key=lambda entry: entry.first)
 
-    def _top(self, proven: list[tuple[Stretch, int]], doubtful: list[tuple[Stretch, int]]) -> int:
+    def _top(self, offers: list[_Offer]) -> int:
         """The highest number that was acknowledged, or may have been."""
-        top = max([self._witness, *(min(stretch.last, limit) for stretch, limit in proven)])
-        for stretch, limit in sorted(doubtful, key=lambda offer: offer[0].first):
-            room = 1 + stretch.offset // LINE_BYTES_MIN  # for the lines that may be lost before it
-            if top < stretch.last <= limit and stretch.first <= top + room:
-                top = stretch.last
+        top = max([self._witness, *(offer.last for offer in offers if offer.rank == 0)])
+        for offer in sorted(offers, key=lambda offer: offer.stretch.first):
+            room = 1 + offer.stretch.offset // LINE_BYTES_MIN  # for the lines that may be lost before it
+            if offer.stretch.first <= top + room:
+                top = max(top, offer.last)
         return max(top, self._newest_first[0].unfinished)
 
-    def _offers(self) -> tuple[list[tuple[Stretch, int]], list[tuple[Stretch, int]]]:
+    def _offers(self) -> list[_Offer]:
         """Stretches, newest segment first, each with the last number that it may speak for.
 
         What is void in an older segment was copied into the newer one, up to the ``durable`` of its header: so far, and
         no further, it can stand in for what is damaged there.
         """
-        proven: list[tuple[Stretch, int]] = []
-        doubtful: list[tuple[Stretch, int]] = []
+        offers: list[_Offer] = []
         limit = _NO_LIMIT
         for segment in self._newest_first:
             contradicted = self._contradicted(segment)
             for stretch in segment.stretches:
-                (proven if stretch.proven and not contradicted else doubtful).append((stretch, limit))
+                rank = 0 if stretch.proven and not contradicted else 1 if stretch.supported else 2
+                offers.append(_Offer(stretch=stretch, last=min(stretch.last, limit), rank=rank))
             if segment.header is not None:
                 limit = min(limit, segment.header.durable)
-        return proven, doubtful
+        return offers
+
+    def _stand_ins(self) -> Ranges:
+        """The batches that a newer segment should have and does not."""
+        headers = [segment.header for segment in self._newest_first if segment.header is not None]
+        found: Ranges = []
+        for entry in self._batches:
+            if entry.place is not None:
+                newer = [header.first_seq for header in headers if header.segment > entry.place.segment]
+                first = max(entry.first, min(newer, default=_NO_LIMIT))
+                found += [(first, entry.last)] if first <= entry.last else []
+        return _joined(found)
 
     # what is wrong, in words
 
@@ -441,13 +464,15 @@ class _View:
             )
 
     def _gaps(self) -> Iterator[Damage]:
-        """The damaged bytes where missing batches should stand, in the newest segment that has such a place."""
-        for first, last in _joined((entry.first, entry.last) for entry in self._batches if entry.place is None):
-            seq = first
-            while seq <= last:
-                gap = self._gap(seq, last)
-                yield gap
-                seq = gap.last + 1
+        """The damaged bytes where batches should stand, in the newest segment that has such a place."""
+        missing = _joined((entry.first, entry.last) for entry in self._batches if entry.place is None)
+        for ranges, but in ((missing, ""), (self._stand_ins(), ", but an older segment has the same batches")):
+            for first, last in ranges:
+                seq = first
+                while seq <= last:
+                    gap = self._gap(seq, last)
+                    yield msgspec.structs.replace(gap, what=gap.what + but)
+                    seq = gap.last + 1
 
     def _gap(self, seq: int, last: int) -> Damage:
         for segment in sorted(self._newest_first, key=lambda segment: segment.header is None):
@@ -460,7 +485,7 @@ class _View:
                     return Damage(path=segment.path, offset=begin, length=end - begin, what=what, first=seq, last=until)
                 if stretch is not None:
                     before, begin = stretch.last, stretch.offset + stretch.length + 1
-        what = "nothing is left of these batches, but others know of them"
+        what = "nothing is left here of these batches"
         newest = self._newest_first[0]
         return Damage(path=newest.path, offset=newest.bytes, length=0, what=what, first=seq, last=last)
 

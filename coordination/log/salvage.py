@@ -42,6 +42,7 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     length: int
     proven: bool  # by checksums; otherwise whole as far as anybody can tell
+    supported: bool  # its digits and its number fit the line behind it
     plain: bool  # the kernel can read it: nothing is wrong, not even its digits
 
 
@@ -211,10 +212,10 @@ class _Reader:
             return
         pending = self._pending
         assert pending is not None, "a checksum is unknown only after something that is not proven"
-        for checksum, of_its_bytes in ((pending.stated, False), (pending.computed, True)):
-            line = self._decoded(piece.raw, checksum) if checksum is not None else None
+        for checksum, proven in ((pending.stated, False), (pending.computed, True)):
+            line = self._decoded(piece.raw, checksum)
             if line is not None:
-                self._settle(proven=of_its_bytes)
+                self._settle(proven=proven, behind=line.seq)
                 self._accept(piece.offset, piece.raw, line, plain=False)
                 return
         self._settle(proven=False)
@@ -231,14 +232,14 @@ class _Reader:
             self._settle(proven=True)
             self._known = computed
 
-    def _settle(self, *, proven: bool) -> None:
-        """What is pending has been judged: by its neighbour, by digits that nearly fit, or nothing will tell any more."""
+    def _settle(self, *, proven: bool, behind: int = 0) -> None:
+        """What is pending has been judged: by the line behind it (which has that number), or nothing will tell more."""
         pending, self._pending = self._pending, None
         assert pending is not None
         if proven:
             self._prove(pending)
         elif not pending.before_known:
-            self._doubt(pending)
+            self._doubt(pending, behind)
 
     def _prove(self, piece: _Piece) -> None:
         header = _tolerated(piece.raw) if self._header is None and not self._stretches else None
@@ -251,13 +252,14 @@ class _Reader:
             self._durable = max(self._durable, int(start[2]))
             self._add(piece.offset, piece.raw, found[0], proven=True, plain=False)
 
-    def _doubt(self, piece: _Piece) -> None:
+    def _doubt(self, piece: _Piece, behind: int) -> None:
         """Whole, as far as anybody can tell? Its number must fit the place, and its payload make sense."""
         found = payload_of(piece.raw)
         if found is None or piece.stated is None or not self._believable(found[1]):
             return
-        if self._fits(piece) or (self._last == 0 and self._header is None):
-            self._add(piece.offset, piece.raw, found[0], proven=False, plain=False)
+        fits = found[0] + 1 == behind if behind else self._fits(piece) or (self._last == 0 and self._header is None)
+        if fits:
+            self._add(piece.offset, piece.raw, found[0], proven=False, plain=False, supported=behind > 0)
 
     def _fits(self, piece: _Piece) -> bool:
         """Whether its number may stand here: there was room for the lines between it and the last one."""
@@ -277,8 +279,11 @@ class _Reader:
         if checksum in self._proofs.get(seq, ()):
             self._reached.add((seq, checksum))
 
-    def _add(self, offset: int, raw: bytes, seq: int, *, proven: bool, plain: bool) -> None:
-        self._last, self._end = seq, offset + len(raw) + 1
+    def _add(
+        self, offset: int, raw: bytes, seq: int, *, proven: bool, plain: bool, supported: bool = True
+    ) -> None:
+        if supported:
+            self._last, self._end = seq, offset + len(raw) + 1
         before = self._stretches[-1] if self._stretches else None
         if (
             before is not None
@@ -296,6 +301,7 @@ class _Reader:
             offset=offset,
             length=len(raw),
             proven=proven,
+            supported=supported,
             plain=plain,
         )
         self._stretches.append(stretch)
@@ -315,13 +321,15 @@ class _Reader:
         return checksum
 
 
-def _cut(offset: int, raw: bytes) -> list[_Piece]:
+def _cut(offset: int, raw: bytes) -> Iterator[_Piece]:
     """Where a line feed was damaged two lines became one; a whole line that quotes another is not cut."""
-    ended = _STATED.fullmatch(raw, max(0, len(raw) - _SUFFIX_BYTES))
-    if ended is not None and _START.match(raw) and is_object(raw):
-        return [_Piece(offset=offset, raw=raw, stated=int(ended[1], 16))]
     places = [0, *(found.start() for found in _START.finditer(raw) if found.start()), len(raw)]
-    return [_piece(offset + begin, raw[begin:end]) for begin, end in zip(places, places[1:], strict=False) if end]
+    for begin, end in zip(places, places[1:], strict=False):
+        ended = _STATED.fullmatch(raw, max(begin, len(raw) - _SUFFIX_BYTES))
+        if ended is not None and _START.match(raw, begin) and is_object(raw[begin:]):
+            yield _Piece(offset=offset + begin, raw=raw[begin:], stated=int(ended[1], 16))
+            return
+        yield _piece(offset + begin, raw[begin:end])
 
 
 def _piece(offset: int, raw: bytes) -> _Piece:
