@@ -230,8 +230,7 @@ def _best(name: str, headers: Mapping[str, Header | None], salvaged: Callable[[s
     for number in sorted({int(other[:20]) for other in headers} - {named}):
         if best.proven:
             break
-        other = salvaged(name, number)
-        best = other if other.proven else best
+        best = max(best, salvaged(name, number), key=_worth)
     return best
 
 

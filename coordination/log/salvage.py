@@ -23,7 +23,6 @@ from coordination.log.frames import Header, Line
 _BLOCK = 1 << 17
 _START = re.compile(rb'\{"seq":([1-9][0-9]{0,17}),"durable":(0|[1-9][0-9]{0,17}),')
 _STATED = re.compile(rb',"sum":"([0-9a-f]{8})"\}')
-_SEGMENT = re.compile(rb'"segment":([0-9]{1,18})')
 _SUFFIX_BYTES = len(b',"sum":"00000000"}')
 _DIGITS = slice(-10, -2)  # where they stand in a whole line, readable or not
 LINE_BYTES_MIN = len(b'{"seq":1,"durable":0,"":0,"sum":"00000000"}\n')
@@ -85,11 +84,6 @@ class _Piece(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its end is there, whatever is wrong within."""
         ended = _STATED.fullmatch(self.raw, max(0, len(self.raw) - _SUFFIX_BYTES))
         return ended is not None or (self.seq > 0 and self.raw.endswith(b'"}'))
-
-
-def numbers_in(raw: bytes) -> list[int]:
-    """Which segment a damaged header may speak of."""
-    return [int(found[1]) for found in _SEGMENT.finditer(raw)]
 
 
 def first_line(path: Path, env: Env) -> bytes:
@@ -186,7 +180,7 @@ class _Reader:
                 self._meet(self._clean_seq, self._clean_sum)
             return
         first, *others = _cut(offset, raw)
-        header = _tolerated(first.raw)
+        header = self._tolerated(first.raw)
         computed = None if header is None else frames.encode_header(header)[1]
         self._pending = msgspec.structs.replace(first, computed=computed)
         if computed is not None and _near(first.raw, computed):
@@ -194,6 +188,10 @@ class _Reader:
             self._known = computed
         for piece in others:
             self._consider(piece, ended=ended)
+
+    def _tolerated(self, raw: bytes) -> Header | None:
+        header = tolerated(raw)
+        return header if header is not None and header.segment == self._segment else None
 
     def _believe(self, header: Header, end: int) -> None:
         self._begin = end
@@ -208,7 +206,9 @@ class _Reader:
             if line is not None:
                 self._accept(piece.offset, piece.raw, line, plain=False)
                 return
-            self._hold(piece, self._known, ended=ended)
+            # a line that is missing between the two leaves what stood before this one unknown
+            follows = piece.seq in (0, self._last + 1)
+            self._hold(piece, self._known if follows else None, ended=ended)
             return
         pending = self._pending
         assert pending is not None, "a checksum is unknown only after something that is not proven"
@@ -227,7 +227,7 @@ class _Reader:
         held = msgspec.structs.replace(piece, computed=computed, before_known=known is not None)
         self._pending, self._known = held, None
         if ended and piece.ends_like_a_line:
-            self._unfinished = piece.seq if self._fits(piece) else self._last + 1
+            self._unfinished = piece.seq if piece.seq > self._last and self._fits(piece) else self._last + 1
         if computed is not None and (_near(piece.raw, computed) or computed in self._proofs.get(piece.seq, ())):
             self._settle(proven=True)
             self._known = computed
@@ -242,7 +242,7 @@ class _Reader:
             self._doubt(pending, behind)
 
     def _prove(self, piece: _Piece) -> None:
-        header = _tolerated(piece.raw) if self._header is None and not self._stretches else None
+        header = self._tolerated(piece.raw) if self._header is None and not self._stretches else None
         if header is not None:
             self._believe(header, piece.offset + len(piece.raw) + 1)
             return
@@ -257,13 +257,14 @@ class _Reader:
         found = payload_of(piece.raw)
         if found is None or piece.stated is None or not self._believable(found[1]):
             return
-        fits = found[0] + 1 == behind if behind else self._fits(piece) or (self._last == 0 and self._header is None)
-        if fits:
-            self._add(piece.offset, piece.raw, found[0], proven=False, plain=False, supported=behind > 0)
+        supported = found[0] + 1 == behind or piece.stated in self._proofs.get(found[0], ())
+        if supported or (not behind and self._fits(piece)):
+            self._add(piece.offset, piece.raw, found[0], proven=False, plain=False, supported=supported)
 
     def _fits(self, piece: _Piece) -> bool:
-        """Whether its number may stand here: there was room for the lines between it and the last one."""
-        return self._last < piece.seq <= self._last + 1 + (piece.offset - self._end) // LINE_BYTES_MIN
+        """Whether its number may stand here: there was room for all lines before it."""
+        before = 0 if self._header is None else self._header.first_seq - 1
+        return before < piece.seq and (before == 0 or piece.seq <= before + 1 + piece.offset // LINE_BYTES_MIN)
 
     def _accept(self, offset: int, raw: bytes, line: Line, *, plain: bool) -> None:
         if self._clean and line.seq == self._clean_seq + 1:
@@ -329,16 +330,21 @@ def _cut(offset: int, raw: bytes) -> Iterator[_Piece]:
         if ended is not None and _START.match(raw, begin) and is_object(raw[begin:]):
             yield _Piece(offset=offset + begin, raw=raw[begin:], stated=int(ended[1], 16))
             return
-        yield _piece(offset + begin, raw[begin:end])
+        yield from _pieces(offset + begin, raw[begin:end])
 
 
-def _piece(offset: int, raw: bytes) -> _Piece:
+def _pieces(offset: int, raw: bytes) -> Iterator[_Piece]:
+    """One line up to its checksum, and what stands behind that if it is more than a damaged line feed."""
     last = None
     for found in _STATED.finditer(raw):
         last = found
     if last is None:
-        return _Piece(offset=offset, raw=raw, stated=None)
-    return _Piece(offset=offset, raw=raw[: last.end()], stated=int(last[1], 16))
+        yield _Piece(offset=offset, raw=raw, stated=None)
+        return
+    end = last.end()
+    yield _Piece(offset=offset, raw=raw[:end], stated=int(last[1], 16))
+    if len(raw) > end + 1:
+        yield _Piece(offset=offset + end, raw=raw[end:], stated=None)
 
 
 def _near(raw: bytes, computed: int) -> bool:
@@ -348,7 +354,7 @@ def _near(raw: bytes, computed: int) -> bool:
     return len(digits) == len(expected) and sum(a != b for a, b in zip(digits, expected, strict=True)) <= 1
 
 
-def _tolerated(raw: bytes) -> Header | None:
+def tolerated(raw: bytes) -> Header | None:
     """A header by its words alone."""
     try:
         header = msgspec.json.decode(raw, type=Header)

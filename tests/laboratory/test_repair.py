@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,16 @@ class Unsynced(Env):
 
     def sync_directory(self, path: Path) -> None:
         pass
+
+
+class Loaded(Unsynced):
+    """The same with dice that can be thrown again."""
+
+    def __init__(self, dice: Random) -> None:
+        self._dice = dice
+
+    def uuid(self) -> str:
+        return str(uuid.UUID(int=self._dice.getrandbits(128), version=4))
 
 
 class AfterReboot(Unsynced):
@@ -201,11 +212,12 @@ def payload(seq: int, dice: Random) -> bytes:
 
 def build(directory: Path, dice: Random) -> Image:
     """A log of several segments and epochs; some batches are unproven when the next writer comes."""
-    create(directory, env=ENV)
+    env = Loaded(dice)
+    create(directory, env=env)
     acknowledged: dict[int, bytes] = {}
     size = dice.choice([300, 900, 3000])
     for _ in range(dice.randrange(1, 4)):
-        log = FileLog(directory, env=ENV, segment_bytes=size)
+        log = FileLog(directory, env=env, segment_bytes=size)
         list(log.read(0, upto="head"))
         log.settle()
         list(log.read(0, upto="head"))
@@ -217,7 +229,7 @@ def build(directory: Path, dice: Random) -> Image:
         log.close()
         if dice.random() < 0.8:
             (directory / "page").unlink()  # the next writer recovers: another epoch
-    log = FileLog(directory, env=ENV, segment_bytes=size)
+    log = FileLog(directory, env=env, segment_bytes=size)
     log.settle()
     log.close()
     paths = [path for path in directory.iterdir() if path.name == "page" or path.suffix == ".jsonl"]
