@@ -330,7 +330,7 @@ class _View:
             next_epoch=epoch,
             base=self._base,
             batches=tuple(self._batches),
-            damages=() if whole else tuple([*self._damaged_files(), *self._damaged_lines(), *self._gaps()]),
+            damages=() if whole else self._damages(),
             notes=tuple(self._notes()),
         )
 
@@ -430,6 +430,13 @@ class _View:
         return _joined(found)
 
     # what is wrong, in words
+
+    def _damages(self) -> tuple[Damage, ...]:
+        found = (*self._damaged_files(), *self._damaged_lines(), *self._gaps())
+        if found or self._good is None:
+            return found
+        what = "other bytes stand here than what should follow"
+        return (Damage(path=self._good.path, offset=self._good.clean_end, length=0, what=what),)
 
     def _damaged_files(self) -> Iterator[Damage]:
         for path in self._foreign:

@@ -55,7 +55,8 @@ class Salvaged(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int  # to the end of the last line that is not empty
     header: Header | None  # that can be believed
     sound: bool  # the header can be read by the kernel, and belongs into this file
-    clean_seq: int  # as far as the kernel can read from the header on, and the checksum there
+    clean_end: int  # as far as the kernel can read from the header on: the byte, the number and the checksum there
+    clean_seq: int
     clean_sum: int
     reached: frozenset[tuple[int, int]]  # of the proofs: numbers and checksums met within what is clean
     stretches: tuple[Stretch, ...]  # in the order of the file
@@ -123,7 +124,7 @@ class _Reader:
         self._proofs, self._believable = proofs, believable
         self._header: Header | None = None
         self._sound = self._clean = False
-        self._clean_seq = self._clean_sum = 0
+        self._clean_end = self._clean_seq = self._clean_sum = 0
         self._known: int | None = None  # the checksum before the next line, if it is proven
         self._pending: _Piece | None = None
         self._begin = self._size = self._last = self._end = self._durable = self._unfinished = 0
@@ -158,6 +159,7 @@ class _Reader:
             bytes=self._size,
             header=self._header,
             sound=self._sound and named == self._segment,
+            clean_end=self._clean_end,
             clean_seq=self._clean_seq,
             clean_sum=self._clean_sum,
             reached=frozenset(self._reached),
@@ -176,18 +178,24 @@ class _Reader:
             self._believe(decoded[0], offset + len(raw) + 1)
             if ended and offset == 0:
                 self._sound = self._clean = True
-                self._clean_seq, self._clean_sum = decoded[0].first_seq - 1, decoded[1]
+                self._clean_end, self._clean_seq, self._clean_sum = self._size, decoded[0].first_seq - 1, decoded[1]
                 self._meet(self._clean_seq, self._clean_sum)
             return
-        first, *others = _cut(offset, raw)
-        header = self._tolerated(first.raw)
+        found = _START.search(raw)
+        words = raw if found is None else raw[: found.start()]
+        header = self._tolerated(words) or self._tolerated(words[:-1])  # its line feed may be another sign now
         computed = None if header is None else frames.encode_header(header)[1]
-        self._pending = msgspec.structs.replace(first, computed=computed)
-        if computed is not None and _near(first.raw, computed):
+        if header is not None and self._tolerated(words) is None:
+            words = words[:-1]
+        ended_well = _STATED.fullmatch(words, max(0, len(words) - _SUFFIX_BYTES))
+        stated = None if ended_well is None else int(ended_well[1], 16)
+        self._pending = _Piece(offset=offset, raw=words, stated=stated, computed=computed)
+        if computed is not None and _near(words, computed):
             self._settle(proven=True)
             self._known = computed
-        for piece in others:
-            self._consider(piece, ended=ended)
+        if found is not None:
+            for piece in _cut(offset + found.start(), raw[found.start() :]):
+                self._consider(piece, ended=ended)
 
     def _tolerated(self, raw: bytes) -> Header | None:
         header = tolerated(raw)
@@ -268,7 +276,7 @@ class _Reader:
 
     def _accept(self, offset: int, raw: bytes, line: Line, *, plain: bool) -> None:
         if self._clean and line.seq == self._clean_seq + 1:
-            self._clean_seq, self._clean_sum = line.seq, line.sum
+            self._clean_end, self._clean_seq, self._clean_sum = self._size, line.seq, line.sum
             self._meet(line.seq, line.sum)
         else:
             self._clean = False
@@ -357,7 +365,7 @@ def _near(raw: bytes, computed: int) -> bool:
 def tolerated(raw: bytes) -> Header | None:
     """A header by its words alone."""
     try:
-        header = msgspec.json.decode(raw, type=Header)
+        header = msgspec.json.decode(raw[:-_SUFFIX_BYTES] + b"}", type=Header)
         line, _ = frames.encode_header(header)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, OverflowError):
         return None
