@@ -220,7 +220,7 @@ def _salvaged(
 
 def _worth(found: Salvaged) -> tuple[int, bool, bool]:
     """Of two files that are one segment, which is to be believed."""
-    return found.proven, found.header is not None, found.named == found.segment
+    return found.sure, found.header is not None, found.named == found.segment
 
 
 def _best(name: str, headers: Mapping[str, Header | None], salvaged: Callable[[str, int], Salvaged]) -> Salvaged:
@@ -228,7 +228,7 @@ def _best(name: str, headers: Mapping[str, Header | None], salvaged: Callable[[s
     named = int(name[:20])
     best = salvaged(name, named)
     for number in sorted({int(other[:20]) for other in headers} - {named}):
-        if best.proven:
+        if best.sure:
             break
         best = max(best, salvaged(name, number), key=_worth)
     return best

@@ -11,6 +11,7 @@ Numbers, not places, say where a batch belongs: lines in the wrong order are fou
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Salvaged(msgspec.Struct, frozen=True, kw_only=True):
     clean_sum: int
     reached: frozenset[tuple[int, int]]  # of the proofs: numbers and checksums met within what is clean
     stretches: tuple[Stretch, ...]  # in the order of the file
-    proven: int  # how many batches of them are proven
+    sure: int  # how many batches of them are proven, or as good as
     durable: int  # the highest watermark that stands in something proven
     unfinished: int  # the number of a damaged last line that is there to its end; 0: there is none
 
@@ -164,7 +165,7 @@ class _Reader:
             clean_sum=self._clean_sum,
             reached=frozenset(self._reached),
             stretches=tuple(self._stretches),
-            proven=sum(stretch.last - stretch.first + 1 for stretch in self._stretches if stretch.proven),
+            sure=sum(stretch.last - stretch.first + 1 for stretch in self._stretches if stretch.supported),
             durable=self._durable,
             unfinished=self._unfinished,
         )
@@ -367,7 +368,7 @@ def tolerated(raw: bytes) -> Header | None:
     try:
         header = msgspec.json.decode(raw[:-_SUFFIX_BYTES] + b"}", type=Header)
         line, _ = frames.encode_header(header)
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, OverflowError):
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, OverflowError, struct.error):
         return None
     return header if line[: -_SUFFIX_BYTES - 1] == raw[:-_SUFFIX_BYTES] else None
 
