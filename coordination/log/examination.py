@@ -36,8 +36,11 @@ _UUID = re.compile(rb'"log":"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"')
 _BLOCK = 1 << 20
 _NO_LIMIT = 1 << 62
 
-Placeholder = Callable[[int, bytes | None], bytes]
-"""The payload in place of a missing batch: from its number, and the damaged bytes with the first number of each gap."""
+Placeholder = Callable[[int, bytes | None, bytes], bytes]
+"""The payload in place of a missing batch, from its number, the damaged bytes, and the payload before it (b"": none).
+
+The bytes come with the first number of each gap; with the others, and where nothing is left, comes None.
+"""
 
 Ranges = list[tuple[int, int]]
 
@@ -93,39 +96,47 @@ class Examination(msgspec.Struct, frozen=True, kw_only=True):
         return _joined((batches.first, batches.last) for batches in self.batches if batches.fate is fate)
 
 
-def examine(
-    directory: Path, *, env: Env, covered: int = 0, believable: Believable = is_object, known_as: str = ""
-) -> Examination:
-    """Read and judge everything.
+class Witness(msgspec.Struct, frozen=True, kw_only=True):
+    """What others know of logs, by uuid, and what they take for a payload."""
 
-    ``covered`` is the highest number that a good snapshot includes: it was acknowledged, and segments below it may have
-    been taken away. ``known_as`` is the uuid by which others know the log, ``believable`` says whether a payload that no
-    checksum proves may be one. Raises NotFound when there never was a log, LogDamaged when nothing of it can be read.
-    """
+    acknowledged: Mapping[str, int] = {}  # the highest number that somebody saw acknowledged
+    covered: Mapping[str, int] = {}  # the highest number that a good snapshot includes: up to it files may be gone
+    believable: Believable = is_object  # whether a payload that no checksum proves may be one
+
+
+def examine(directory: Path, *, env: Env, witness: Witness | None = None) -> Examination:
+    """Read and judge everything. Raises NotFound when there never was a log, LogDamaged when nothing can be read."""
+    witness = witness or Witness()
     names = _names(directory, env)
     headers = {name: _header(directory / name, env) for name in names}
-    log = _uuid(directory, headers, known_as, env)
+    log = _uuid(directory, headers, {**witness.covered, **witness.acknowledged}, env)
     ours = {name: header for name, header in headers.items() if header is None or header.log == log}
     page = _said(directory, log, env)
-    found = _salvaged(directory, ours, page, believable, env)
+    found = _salvaged(directory, ours, page, witness.believable, env)
     if not any(segment.header is not None or segment.stretches for segment in found):
         raise hopeless(directory, "none of its segments holds a header or a batch that can be read")
     foreign = [directory / name for name in names if name not in ours]
     newest = max(int(name[:20]) for name in names)
-    return _View(directory, log, found, page, foreign, newest, covered).examination()
+    return _View(directory, log, found, page, foreign, newest, witness).examination()
 
 
 def read(examination: Examination, after: int, *, placeholder: Placeholder, env: Env) -> Iterator[tuple[int, bytes]]:
     """The log as it is, or as mending would make it: numbers and payloads after batch ``after``."""
     gaps = {damage.first: damage for damage in examination.damages if damage.first and damage.length}
+    before = b""
     for batches in examination.batches:
-        first = max(batches.first, after + 1)
-        if batches.place is not None and first <= batches.last:
-            yield from _stored(batches.place, first, batches.last, env)
-        elif batches.place is None:
-            for seq in range(first, batches.last + 1):
-                gap = gaps.get(seq)
-                yield seq, placeholder(seq, None if gap is None else bytes_of(gap, env))
+        first = max(batches.first, after)  # with the one before, which a placeholder may want to see
+        if first > batches.last:
+            continue
+        if batches.place is not None:
+            for seq, before in _stored(batches.place, first, batches.last, env):
+                if seq > after:
+                    yield seq, before
+            continue
+        for seq in range(max(first, after + 1), batches.last + 1):
+            gap = gaps.get(seq)
+            before = placeholder(seq, None if gap is None else bytes_of(gap, env), before)
+            yield seq, before
 
 
 def bytes_of(damage: Damage, env: Env) -> bytes:
@@ -139,7 +150,9 @@ def bytes_of(damage: Damage, env: Env) -> bytes:
 
 def hopeless(directory: Path, what: str) -> LogDamaged:
     """The error for a log of which nothing is left."""
-    message = f"{directory}: {what}. Nothing was changed, and from this alone nothing can be repaired: put the directory "
+    message = (
+        f"{directory}: {what}. Nothing was changed, and from this alone nothing can be repaired: put the directory "
+    )
     message += "back from a copy. To begin anew instead, move it away and run: coord init"
     return LogDamaged(message, path=str(directory))
 
@@ -165,15 +178,15 @@ def _header(path: Path, env: Env) -> Header | None:
     return None if decoded is None else decoded[0]
 
 
-def _uuid(directory: Path, headers: Mapping[str, Header | None], known_as: str, env: Env) -> str:
-    """Which log most of the files belong to, unless others know it by another name that one of them has."""
+def _uuid(directory: Path, headers: Mapping[str, Header | None], known: Mapping[str, int], env: Env) -> str:
+    """Which log most of the files belong to, those first that others know; what they know when no file tells."""
     names = Counter(header.log for header in headers.values() if header is not None)
     if not names:
         lines = b"".join(first_line(directory / name, env) for name in headers)
         names = Counter(found[1].decode() for found in _UUID.finditer(lines))
-    if known_as and (known_as in names or not names):
-        return known_as
-    return max(names, key=lambda name: names[name], default="")
+    if not names or not names.keys().isdisjoint(known):
+        return max(known, key=lambda name: (names[name], known[name]), default="")
+    return max(names, key=lambda name: names[name])
 
 
 def open_page(directory: Path, log: str, env: Env) -> Page | None:
@@ -303,14 +316,15 @@ class _View:
         page: Reading | None,
         foreign: list[Path],
         newest: int,
-        covered: int,
+        witness: Witness,
     ) -> None:
         self._directory, self._log, self._page, self._foreign, self._newest = directory, log, page, foreign, newest
         self._oldest = min(segment.named for segment in found)
         self._segments = {segment.segment: segment for segment in found}
         self._newest_first = found[::-1]
         said = [segment.durable for segment in found]
-        self._witness = max([*said, 0 if page is None else page.durable, covered])
+        covered = witness.covered.get(log, 0)
+        self._witness = max([*said, 0 if page is None else page.durable, witness.acknowledged.get(log, 0), covered])
         first = min((stretch.first for segment in found for stretch in segment.stretches if stretch.proven), default=1)
         self._base = first - 1 if self._oldest > 1 and first - 1 <= covered else 0
         self._good = next((segment for segment in self._newest_first if self._readable(segment)), None)

@@ -19,13 +19,23 @@ from coordination import files
 from coordination.env import Env
 from coordination.errors import LockHeld
 from coordination.log import frames, segments
-from coordination.log.examination import Examination, Fate, Placeholder, Ranges, bytes_of, examine, open_page, read
+from coordination.log.examination import (
+    Damage,
+    Examination,
+    Fate,
+    Placeholder,
+    Ranges,
+    Witness,
+    bytes_of,
+    examine,
+    open_page,
+    read,
+)
 from coordination.log.frames import Header
 from coordination.log.page import BYTES, Head, Page
-from coordination.log.salvage import Believable, is_object
 from coordination.log.segments import PAGE
 
-__all__ = ["Mended", "examine", "mend", "read"]
+__all__ = ["Damage", "Mended", "Placeholder", "examine", "mend", "read"]
 
 _LOCKS = ("append.lock", "sync.lock")  # in this order
 _BLOCK = 1 << 20
@@ -45,19 +55,17 @@ def mend(
     *,
     placeholder: Placeholder,
     env: Env,
-    covered: int = 0,
-    believable: Believable = is_object,
-    known_as: str = "",
+    witness: Witness | None = None,
 ) -> Mended:
     """Copy the directory to ``backup``, which must not exist yet, and publish the log without its damage.
 
-    The other arguments are those of ``examine``. Raises LockHeld while anybody holds one of the log's locks, LogDamaged
+    Raises LockHeld while anybody holds one of the log's locks, LogDamaged
     when nothing of it can be read, OSError. A second call finds nothing to do.
     """
     with ExitStack() as held:
         for name in _LOCKS:
             held.callback(env.close, _locked(directory / name, env))
-        found = examine(directory, env=env, covered=covered, believable=believable, known_as=known_as)
+        found = examine(directory, env=env, witness=witness)
         if found.whole:
             return Mended(found=found)
         _back_up(directory, backup, found, env)
@@ -174,9 +182,7 @@ def _new_page(directory: Path, log: str, env: Env) -> Page:
     return Page(directory / PAGE, descriptor, log, env)
 
 
-def _written(
-    path: Path, header: Header, batches: Iterator[tuple[int, bytes]], heard: Page | None, env: Env
-) -> Head:
+def _written(path: Path, header: Header, batches: Iterator[tuple[int, bytes]], heard: Page | None, env: Env) -> Head:
     """Publish a segment line by line, however large it is; where its next line goes."""
     temporary = path.with_name(f".{path.name}.{env.pid()}.{env.random_hex(6)}.tmp")
     descriptor = env.create(temporary)

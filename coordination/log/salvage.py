@@ -289,9 +289,7 @@ class _Reader:
         if checksum in self._proofs.get(seq, ()):
             self._reached.add((seq, checksum))
 
-    def _add(
-        self, offset: int, raw: bytes, seq: int, *, proven: bool, plain: bool, supported: bool = True
-    ) -> None:
+    def _add(self, offset: int, raw: bytes, seq: int, *, proven: bool, plain: bool, supported: bool = True) -> None:
         if supported:
             self._last, self._end = seq, offset + len(raw) + 1
         before = self._stretches[-1] if self._stretches else None

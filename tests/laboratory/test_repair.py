@@ -242,7 +242,7 @@ def build(directory: Path, dice: Random) -> Image:
 # ---- the claim -------------------------------------------------------------------------------------------------------
 
 
-def placeholder(seq: int, raw: bytes | None) -> bytes:
+def placeholder(seq: int, _raw: bytes | None, _before: bytes) -> bytes:
     return b'{"lost":%d}' % seq
 
 
