@@ -67,7 +67,7 @@ def examine(state: Path, acknowledged: Mapping[str, int], *, env: Env = REAL) ->
     """
     saved = checking.kept(state / "snapshots", env=env)
     found = log_repair.examine(state / "log", env=env, witness=_witness(saved, acknowledged))
-    return _report(found, _suspects(state, saved, found, env), env)
+    return _report(found, _suspects(saved, found, env), env)
 
 
 def mend(state: Path, acknowledged: Mapping[str, int], now: float, *, env: Env = REAL) -> Report:
@@ -84,7 +84,7 @@ def mend(state: Path, acknowledged: Mapping[str, int], now: float, *, env: Env =
         witness=_witness(saved, acknowledged),
         env=env,
     )
-    suspects = _suspects(state, saved, done.found, env)
+    suspects = _suspects(saved, done.found, env)
     report = _report(done.found, suspects, env)
     moved = checking.move_aside(suspects, env=env)
     return msgspec.structs.replace(report, applied=True, backup=done.backup, moved=tuple(moved))
@@ -101,7 +101,7 @@ def _believable(payload: bytes) -> bool:
         return False
 
 
-def _suspects(state: Path, saved: list[checking.Kept], found: Examination, env: Env) -> list[checking.Suspect]:
+def _suspects(saved: list[checking.Kept], found: Examination, env: Env) -> list[checking.Suspect]:
     """Snapshots compared with the log as it will be."""
     placeholder = _placeholder("")
     return checking.check(
@@ -163,19 +163,11 @@ def _report(found: Examination, suspects: list[checking.Suspect], env: Env) -> R
 
 
 def _of_log(found: Examination, damage: log_repair.Damage, env: Env) -> Finding:
-    bad = any(
-        batches.first <= damage.last and damage.first <= batches.last
-        for batches in found.batches
-        if batches.fate is not Fate.INTACT
-    )
-    missing = any(
-        batches.first <= damage.last and damage.first <= batches.last
-        for batches in found.batches
-        if batches.place is None
-    )
-    remedy = "a placeholder takes the place of each" if missing else "nothing is lost"
-    if bad and not missing:
-        remedy = "it is kept, and named here, because nothing proves it"
+    touched = [b for b in found.batches if b.first <= damage.last and damage.first <= b.last]
+    bad = any(batches.fate is not Fate.INTACT for batches in touched)
+    remedy = "it is kept, and named here, because nothing proves it" if bad else "nothing is lost"
+    if any(batches.place is None for batches in touched):
+        remedy = "a placeholder takes the place of each"
     return Finding(
         path=damage.path,
         offset=damage.offset,

@@ -19,6 +19,7 @@ from coordination.policy import Policies
 Row = dict[str, Any]
 
 LINE_MAX = 160
+_LOSSES_MAX = 8
 _NO_GATES = "no gates by default: every change of a task that names none is reviewed; see [gates] in coordination.toml"
 
 
@@ -173,8 +174,8 @@ def _losses(state: State) -> list[str]:
     """What repair could not bring back, for as long as the log has it."""
     if not state.losses:
         return []
-    numbers = ", ".join(str(loss.seq) for loss in state.losses[:8])
-    rest = f" and {len(state.losses) - 8} more" if len(state.losses) > 8 else ""
+    numbers = ", ".join(str(loss.seq) for loss in state.losses[:_LOSSES_MAX])
+    rest = f" and {len(state.losses) - _LOSSES_MAX} more" if len(state.losses) > _LOSSES_MAX else ""
     lines = [f"batches {numbers}{rest} of the log are lost; what they said is kept in {state.losses[0].evidence}"]
     if state.lost:
         lines.append(f"tasks whose submission is lost, so that they must be submitted again: {', '.join(state.lost)}")

@@ -33,10 +33,7 @@ def command(session: Session, applies: bool, as_json: bool) -> int:
 
 def repair(session: Session, *, applies: bool, as_json: bool) -> int:
     """The same for other commands that offer it."""
-    if applies:
-        report = session.writing().repair_log()
-    else:
-        report = session.reading().examine_log()
+    report = session.writing().repair_log() if applies else session.reading().examine_log()
     if as_json:
         emit(_row(report))
     else:

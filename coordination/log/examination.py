@@ -250,9 +250,8 @@ def _best(name: str, headers: Mapping[str, Header | None], salvaged: Callable[[s
 def _proofs(headers: Iterable[Header | None], page: Reading | None) -> dict[int, dict[int, set[int]]]:
     """By segment and number, the checksums that others name: headers that go on from there, and the page."""
     said = [] if page is None else [(page.head.segment, page.head.seq, page.head.sum)]
-    for header in headers:
-        if header is not None and header.previous is not None:
-            said.append((header.previous.segment, *_end(header.previous)))
+    ends = [header.previous for header in headers if header is not None and header.previous is not None]
+    said += [(end.segment, *_end(end)) for end in ends]
     proofs: dict[int, dict[int, set[int]]] = {}
     for segment, seq, checksum in said:
         proofs.setdefault(segment, {}).setdefault(seq, set()).add(checksum)

@@ -2,8 +2,8 @@
 
 First a copy of the whole directory, with the damaged ranges beside it; then one new segment, which appears whole or not
 at all. It goes on from the last good line before the first damage and holds every later batch that is still there, with
-its number and its bytes; a missing one gets a placeholder, so that no number ever means two things. The segments between
-become void, as after a recovery, and stay as they are. Killed anywhere, this leaves the old log or the new one.
+its number and its bytes; a missing one gets a placeholder, so that no number ever means two things. The segments that
+lie between become void, as after a recovery, and stay as they are. Killed anywhere, this leaves the old log or the new.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -72,6 +73,7 @@ class _Piece(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     raw: bytes  # without the line feed
     stated: int | None  # its checksum, as far as it can be read
+    ended: bool  # by its own line feed
     computed: int | None = None  # its checksum by its bytes, if what stood before it is known
     before_known: bool = False
 
@@ -136,7 +138,7 @@ class _Reader:
         """The next bytes up to a line feed."""
         follows = offset == self._size  # the kernel stops at an empty line
         self._size = offset + len(raw) + ended
-        if self._known is self._pending is None:
+        if self._known is None and self._pending is None:
             self._take_header(offset, raw, ended=ended)
             return
         self._clean &= follows
@@ -145,8 +147,8 @@ class _Reader:
             self._accept(offset, raw, line, plain=True)
             return
         self._clean = False
-        for piece in _cut(offset, raw):
-            self._consider(piece, ended=ended)
+        for piece in _cut(offset, raw, ended=ended):
+            self._consider(piece)
 
     def finished(self, named: int) -> Salvaged:
         """Everything was read."""
@@ -190,13 +192,13 @@ class _Reader:
             words = words[:-1]
         ended_well = _STATED.fullmatch(words, max(0, len(words) - _SUFFIX_BYTES))
         stated = None if ended_well is None else int(ended_well[1], 16)
-        self._pending = _Piece(offset=offset, raw=words, stated=stated, computed=computed)
+        self._pending = _Piece(offset=offset, raw=words, stated=stated, ended=False, computed=computed)
         if computed is not None and _near(words, computed):
             self._settle(proven=True)
             self._known = computed
         if found is not None:
-            for piece in _cut(offset + found.start(), raw[found.start() :]):
-                self._consider(piece, ended=ended)
+            for piece in _cut(offset + found.start(), raw[found.start() :], ended=ended):
+                self._consider(piece)
 
     def _tolerated(self, raw: bytes) -> Header | None:
         header = tolerated(raw)
@@ -209,15 +211,15 @@ class _Reader:
 
     # lines
 
-    def _consider(self, piece: _Piece, *, ended: bool) -> None:
+    def _consider(self, piece: _Piece) -> None:
         if self._known is not None:
             line = self._decoded(piece.raw, self._known)
             if line is not None:
-                self._accept(piece.offset, piece.raw, line, plain=False)
+                self._accept(piece.offset, piece.raw, line, plain=piece.ended)
                 return
             # a line that is missing between the two leaves what stood before this one unknown
             follows = piece.seq in (0, self._last + 1)
-            self._hold(piece, self._known if follows else None, ended=ended)
+            self._hold(piece, self._known if follows else None)
             return
         pending = self._pending
         assert pending is not None, "a checksum is unknown only after something that is not proven"
@@ -225,17 +227,17 @@ class _Reader:
             line = self._decoded(piece.raw, checksum)
             if line is not None:
                 self._settle(proven=proven, behind=line.seq)
-                self._accept(piece.offset, piece.raw, line, plain=False)
+                self._accept(piece.offset, piece.raw, line, plain=piece.ended)
                 return
         self._settle(proven=False)
-        self._hold(piece, self._known, ended=ended)
+        self._hold(piece, self._known)
 
-    def _hold(self, piece: _Piece, known: int | None, *, ended: bool) -> None:
-        """Keep a piece until what follows tells more, unless its digits are nearly right: then only they are damaged."""
+    def _hold(self, piece: _Piece, known: int | None) -> None:
+        """Keep a piece until what follows tells more; if its digits are nearly right, only they are damaged."""
         computed = None if known is None else self._computed(piece.raw, known)
         held = msgspec.structs.replace(piece, computed=computed, before_known=known is not None)
         self._pending, self._known = held, None
-        if ended and piece.ends_like_a_line:
+        if piece.ended and piece.ends_like_a_line:
             self._unfinished = piece.seq if piece.seq > self._last and self._fits(piece) else self._last + 1
         if computed is not None and (_near(piece.raw, computed) or computed in self._proofs.get(piece.seq, ())):
             self._settle(proven=True)
@@ -329,29 +331,29 @@ class _Reader:
         return checksum
 
 
-def _cut(offset: int, raw: bytes) -> Iterator[_Piece]:
+def _cut(offset: int, raw: bytes, *, ended: bool) -> Iterator[_Piece]:
     """Where a line feed was damaged two lines became one; a whole line that quotes another is not cut."""
     places = [0, *(found.start() for found in _START.finditer(raw) if found.start()), len(raw)]
-    for begin, end in zip(places, places[1:], strict=False):
-        ended = _STATED.fullmatch(raw, max(begin, len(raw) - _SUFFIX_BYTES))
-        if ended is not None and _START.match(raw, begin) and is_object(raw[begin:]):
-            yield _Piece(offset=offset + begin, raw=raw[begin:], stated=int(ended[1], 16))
+    for begin, end in pairwise(places):
+        suffix = _STATED.fullmatch(raw, max(begin, len(raw) - _SUFFIX_BYTES))
+        if suffix is not None and _START.match(raw, begin) and is_object(raw[begin:]):
+            yield _Piece(offset=offset + begin, raw=raw[begin:], stated=int(suffix[1], 16), ended=ended)
             return
-        yield from _pieces(offset + begin, raw[begin:end])
+        yield from _pieces(offset + begin, raw[begin:end], ended=ended and end == len(raw))
 
 
-def _pieces(offset: int, raw: bytes) -> Iterator[_Piece]:
+def _pieces(offset: int, raw: bytes, *, ended: bool) -> Iterator[_Piece]:
     """One line up to its checksum, and what stands behind that if it is more than a damaged line feed."""
     last = None
     for found in _STATED.finditer(raw):
         last = found
     if last is None:
-        yield _Piece(offset=offset, raw=raw, stated=None)
+        yield _Piece(offset=offset, raw=raw, stated=None, ended=ended)
         return
     end = last.end()
-    yield _Piece(offset=offset, raw=raw[:end], stated=int(last[1], 16))
+    yield _Piece(offset=offset, raw=raw[:end], stated=int(last[1], 16), ended=ended and end == len(raw))
     if len(raw) > end + 1:
-        yield _Piece(offset=offset + end, raw=raw[end:], stated=None)
+        yield _Piece(offset=offset + end, raw=raw[end:], stated=None, ended=ended)
 
 
 def _near(raw: bytes, computed: int) -> bool:

@@ -434,9 +434,10 @@ def _lose(state: State, record: e.Record, event: e.BatchLost) -> None:
 
 def _doubt(state: State, record: e.Record, task: Task, **changes: Any) -> None:
     loss = state.losses[-1]
+    kept = f" and {loss.evidence}" if loss.evidence else ""
     reason = (
-        f"batch {loss.seq} of the log is lost, so where this task stands is in doubt. Look: `coord log --task {task.id}`"
-        f"{f', {loss.evidence}' if loss.evidence else ''}; then `coord retry {task.id}` or `coord cancel {task.id}`"
+        f"batch {loss.seq} of the log is lost, and where this task stands is in doubt: look at "
+        f"`coord log --task {task.id}`{kept}, then `coord retry {task.id}` or `coord cancel {task.id}`"
     )
     _put(state, record, task, status=Status.WAITING_FOR_PERSON, reason=reason, doubt=loss.seq, **changes)
 

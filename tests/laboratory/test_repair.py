@@ -345,7 +345,8 @@ def built(directory: Path, seed: int, number: int) -> Image:
         _BUILT.clear()
         _BUILT[seed, number] = build(directory / "log", Random(f"{seed} log {number}"))
         shutil.rmtree(directory / "log")
-    return copy.copy(_BUILT[seed, number])
+    image: Image = _BUILT[seed, number]
+    return copy.copy(image)
 
 
 def one(directory: Path, seed: int, number: int) -> None:

@@ -13,6 +13,7 @@ from coordination.model import commands
 from coordination.model import events as e
 from coordination.model.losses import named_in, tasks_of
 from coordination.model.state import Core, State
+from coordination.model.taskfile import Submission
 from coordination.model.tasks import Status
 from coordination.planning.plan import plan
 from coordination.testing import strategies
@@ -47,7 +48,7 @@ def folded(history: History, places: list[int], *, named: bool = True) -> tuple[
 @settings(max_examples=150)
 @given(histories, choices)
 def test_tasks_that_no_lost_batch_spoke_of_are_as_without_the_loss(history: History, places: list[int]) -> None:
-    """Exactly, to the last field; and every other one waits for a person, has ended as the log says, or is shown lost."""
+    """Exactly, to the last field; any other waits for a person, has ended as the log says, or is shown as lost."""
     state, touched = folded(history, places)
     for name, task in history.state.tasks.items():
         if name not in touched:
@@ -96,7 +97,7 @@ def test_a_lost_task_can_be_submitted_again(history: History, places: list[int])
     state, _ = folded(history, places)
     for name in [*state.lost]:
         known = history.state.tasks[name]
-        submission = strategies.Submission(id=name, spec=known.spec, digest=known.digest)
+        submission = Submission(id=name, spec=known.spec, digest=known.digest)
         try:
             task, events = commands.submit(state, submission)
         except CoordinationError:
