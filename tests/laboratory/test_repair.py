@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -270,8 +272,8 @@ def refused(directory: Path, env: Env) -> bool:
     return False
 
 
-def check(image: Image, directory: Path, env: Env) -> None:
-    """Raises AssertionError with what was violated."""
+def check(image: Image, directory: Path, env: Env) -> Counter[str]:
+    """What became of the batches. Raises AssertionError with what was violated."""
     image.write(directory)
     before = holds(directory)
     try:
@@ -279,7 +281,7 @@ def check(image: Image, directory: Path, env: Env) -> None:
     except LogDamaged:
         assert not image.intact(), "refused as hopeless, but batches are intact"
         assert holds(directory) == before
-        return
+        return Counter({"images": 1, "hopeless images": 1})
     assert holds(directory) == before, "examining wrote"
     assert found.whole or not refused(directory, env) or found.damages, "refused, and nothing found"
     assert not (found.whole and refused(directory, env)), "refused by the kernel, and called whole"
@@ -299,6 +301,15 @@ def check(image: Image, directory: Path, env: Env) -> None:
     assert again.found.whole, f"mended twice: {again.found.damages}"
     assert not (backup / "2").exists()
     goes_on(directory, log, env)
+    return Counter(
+        {
+            "images": 1,
+            "whole images": int(found.whole),
+            "intact": len(named(found, Fate.INTACT)),
+            "lost": len(named(found, Fate.LOST)),
+            "doubtful": len(named(found, Fate.DOUBTFUL)),
+        }
+    )
 
 
 def judge(image: Image, found: Examination, log: dict[int, bytes]) -> None:
@@ -329,14 +340,17 @@ def goes_on(directory: Path, log: dict[int, bytes], env: Env) -> None:
 
 @pytest.mark.timeout(0)
 def test_every_intact_batch_is_kept_at_its_number(
-    tmp_path: Path, tier: int, seed: int, figure: Callable[..., None], request: pytest.FixtureRequest
+    tmp_path: Path, tier: int, seed: int, figure: Callable[..., None]
 ) -> None:
     """Random damage to logs of several segments and epochs; what is not intact is named, and nothing else changes."""
-    counted = {"hopeless": 0, "images": 0}
-    for number in range(IMAGES[tier]):
-        one(tmp_path, seed, number)
-        counted["images"] += 1
-    figure("G17", "damaged images repaired", counted["images"])
+    chosen = os.environ.get("REPAIR_IMAGE")
+    fates: Counter[str] = Counter()
+    for number in range(IMAGES[tier]) if chosen is None else [int(chosen)]:
+        fates += one(tmp_path, seed, number)
+    note = ", ".join(f"{count:,} {what}" for what, count in sorted(fates.items()))
+    figure("G17", "damaged images repaired", fates["images"], note=note)
+    if chosen is None:
+        assert min(fates[what] for what in ("intact", "lost", "doubtful", "whole images")) > 0, fates
 
 
 def built(directory: Path, seed: int, number: int) -> Image:
@@ -349,14 +363,14 @@ def built(directory: Path, seed: int, number: int) -> Image:
     return copy.copy(image)
 
 
-def one(directory: Path, seed: int, number: int) -> None:
-    """One image; the same for the same seed and number."""
+def one(directory: Path, seed: int, number: int) -> Counter[str]:
+    """One image, and what became of its batches; the same for the same seed and number."""
     image = built(directory, seed, number // IMAGES_EACH)
     env = damage(image, Random(f"{seed} image {number}"))
     try:
-        check(image, directory / "image", env)
+        return check(image, directory / "image", env)
     except Exception as error:
-        command = f"pytest {HERE}::test_one_image --seed {seed} with IMAGE={number}"
+        command = f"REPAIR_IMAGE={number} pytest {HERE} --seed {seed}"
         raise AssertionError(f"image {number} of seed {seed}: {error}\n{image.done}\n{command}") from error
     finally:
         for name in ("image", "image backup"):
