@@ -224,27 +224,20 @@ def _salvaged(
 
     chosen: dict[int, Salvaged] = {}
     for name, header in headers.items():
-        found = _best(name, headers, salvaged) if header is None else salvaged(name, header.segment)
-        other = chosen.get(found.segment)
-        if other is None or _worth(other) < _worth(found):
+        if header is not None:
+            found = salvaged(name, header.segment)
+            chosen[found.segment] = max(found, chosen.get(found.segment, found), key=_worth)
+    for name, header in headers.items():
+        if header is None:  # which segment it is, its lines tell, because each is chained to that number
+            free = {int(other[:20]) for other in headers} - chosen.keys()
+            found = max((salvaged(name, number) for number in sorted(free)), key=_worth)
             chosen[found.segment] = found
     return [chosen[number] for number in sorted(chosen)]
 
 
 def _worth(found: Salvaged) -> tuple[int, bool, bool]:
-    """Of two files that are one segment, which is to be believed."""
+    """Of two files that may be one segment, or two numbers that a file may have, which is to be believed."""
     return found.sure, found.header is not None, found.named == found.segment
-
-
-def _best(name: str, headers: Mapping[str, Header | None], salvaged: Callable[[str, int], Salvaged]) -> Salvaged:
-    """A file without a header: which segment it is, its lines tell, because each is chained to that number."""
-    named = int(name[:20])
-    best = salvaged(name, named)
-    for number in sorted({int(other[:20]) for other in headers} - {named}):
-        if best.sure:
-            break
-        best = max(best, salvaged(name, number), key=_worth)
-    return best
 
 
 def _proofs(headers: Iterable[Header | None], page: Reading | None) -> dict[int, dict[int, set[int]]]:

@@ -42,7 +42,19 @@ def folded(history: History, places: list[int], *, named: bool = True) -> tuple[
             records = lost(batch, named=named)
         for record in records:
             state = core.fold(state, record)
+        if number in numbers and named:
+            check_asked(state, records[0])
     return state, touched
+
+
+def check_asked(state: State, record: e.Record) -> None:
+    """Right after a loss, whatever it named waits for a person, unless it is at an end that is for ever."""
+    assert isinstance(record.event, e.BatchLost)
+    for name in record.event.tasks:
+        task = state.tasks.get(name)
+        asked = task is not None and (task.status, task.doubt) == (Status.WAITING_FOR_PERSON, record.seq)
+        assert asked or (task is None and name in state.lost) or (task is not None and task.status.ended_well)
+    assert state.paused
 
 
 @settings(max_examples=150)

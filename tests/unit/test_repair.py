@@ -13,7 +13,7 @@ import pytest
 from coordination.env import Env
 from coordination.errors import LockHeld, LogDamaged, NotFound
 from coordination.log import frames
-from coordination.log.examination import Examination, Fate, Witness, bytes_of
+from coordination.log.examination import Examination, Fate, Witness, bytes_of, open_page
 from coordination.log.file import FileLog, create
 from coordination.log.repair import examine, mend, read
 
@@ -79,6 +79,10 @@ def repaired(where: Path, witness: Witness | None = None) -> dict[int, bytes]:
     backups = where.with_name("repair")
     done = mend(where, backups / "1", placeholder=placeholder, env=ENV, witness=witness)
     assert done.backup == backups / "1"
+    page = open_page(where, done.found.log, ENV)
+    reading = None if page is None else page.read()
+    assert reading is not None
+    assert (reading.dirty, reading.head.segment, reading.durable) == (False, done.found.next_segment, done.found.head)
     again = mend(where, backups / "2", placeholder=placeholder, env=ENV, witness=witness)
     assert again.found.whole
     assert again.backup is None
@@ -169,6 +173,42 @@ def test_what_is_doubtful_must_make_sense(directory: Path) -> None:
     change(directory / THIRD, line, b"\0" * len(line))
     found = examine(directory, env=ENV, witness=Witness(believable=lambda _payload: False))
     assert numbers(found, Fate.LOST) == [7, 8]
+
+
+def test_lines_without_a_trace_leave_their_successor_doubtful(directory: Path) -> None:
+    """Line feeds stand where batches 7 stood: batch 8 does not follow 6, but that says nothing against it."""
+    line = line_of(directory / THIRD, 7)
+    change(directory / THIRD, line, b"\n" * len(line))
+    assert numbers(examine(directory, env=ENV), Fate.DOUBTFUL) == [8]
+    assert {seq for seq, data in repaired(directory).items() if ALL[seq] != data} == {7}
+
+
+def test_rubble_behind_a_whole_line_leaves_its_successor_doubtful(directory: Path) -> None:
+    """The end of batch 7 was overwritten with the end of another line, and batch 8 is whole."""
+    line = line_of(directory / THIRD, 7)
+    rubble = line_of(directory / THIRD, 6) + line_of(directory / THIRD, 6)[-40:]
+    change(directory / THIRD, line_of(directory / THIRD, 6) + b"\n" + line, rubble)
+    found = examine(directory, env=ENV)
+    assert (numbers(found, Fate.LOST), numbers(found, Fate.DOUBTFUL)) == ([7], [8])
+
+
+def test_three_wrong_digits_are_no_proof(directory: Path) -> None:
+    """Without a neighbour nobody can tell whether the bytes or the digits are damaged."""
+    (directory / "page").unlink()
+    line = line_of(directory / THIRD, 9)
+    wrong = bytes(48 if sign != 48 else 49 for sign in line[-10:-7])
+    change(directory / THIRD, line[-10:], wrong + line[-7:])
+    assert numbers(examine(directory, env=ENV), Fate.DOUBTFUL) == [9]
+    assert json.loads(repaired(directory)[9])["lost"] == 9
+
+
+def test_a_file_whose_name_another_one_has_is_not_forgotten(directory: Path) -> None:
+    """Swapped, and the header of one of them is gone: it is the number that is left."""
+    (directory / FIRST).rename(directory / "x")
+    (directory / SECOND).rename(directory / FIRST)
+    (directory / "x").rename(directory / SECOND)
+    change(directory / SECOND, b'"format":"coordination-log-1","log"', b"\0" * 35)
+    assert repaired(directory) == ALL
 
 
 def test_a_lost_line_feed_loses_nothing(directory: Path) -> None:
@@ -395,35 +435,44 @@ for _name in GESTURES:
     setattr(Cut, _name, _counted(_name))
 
 
+def unfinished(where: Path) -> bool:
+    """Whether the next writer looks at the segments before he believes the page."""
+    page = open_page(where, examine(where, env=ENV).log, ENV)
+    reading = None if page is None else page.read()
+    return reading is None or reading.dirty
+
+
 @contextmanager
 def cut() -> Iterator[None]:
     with pytest.raises(CutError):
         yield
 
 
-def test_cut_at_every_gesture_it_is_the_old_log_or_the_new(directory: Path) -> None:
-    """And a second try comes to the same end; the page is damaged goods until then."""
-    change(directory / SECOND, b"batch 4", b"bitch 4")
+@pytest.mark.parametrize(("name", "seq"), [(SECOND, 4), (THIRD, 8)])
+def test_cut_at_every_gesture_it_is_the_old_log_or_the_new(directory: Path, name: str, seq: int) -> None:
+    """And a second try comes to the same end; until then the page says that something is unfinished."""
+    change(directory / name, b"batch %d" % seq, b"botch %d" % seq)
     image = {path.name: path.read_bytes() for path in directory.iterdir()}
-    expected = ALL | {4: placeholder(4, b"", payload(3))}
+    expected = ALL | {seq: placeholder(seq, b"", payload(seq - 1))}
     cuts, ended = 0, False
     while not ended:
         where = directory.with_name(f"log {cuts}")
         where.mkdir()
-        for name, data in image.items():
-            (where / name).write_bytes(data)
+        for file, data in image.items():
+            (where / file).write_bytes(data)
         try:
             mend(where, where.with_name(f"backup {cuts}"), placeholder=placeholder, env=Cut(cuts))
             ended = True
         except CutError:
             cuts += 1
-        for name, data in image.items():
-            assert name == "page" or (where / name).read_bytes() == data
+        for file, data in image.items():
+            assert file == "page" or (where / file).read_bytes() == data
+        assert ended or not (where / f"{4:020d}.jsonl").exists() or unfinished(where)
         try:
             append(where, 9)  # recovers; an untouched log refuses
             assert batches(where) == expected
         except LogDamaged:
-            assert numbers(examine(where, env=ENV), Fate.LOST) == [4]
+            assert numbers(examine(where, env=ENV), Fate.LOST) == [seq]
         mend(where, where.with_name(f"backup {cuts} again"), placeholder=placeholder, env=ENV)
         assert batches(where) == expected
     assert cuts > len(GESTURES)
