@@ -339,21 +339,18 @@ def _cut(offset: int, raw: bytes, *, ended: bool) -> Iterator[_Piece]:
         if suffix is not None and _START.match(raw, begin) and is_object(raw[begin:]):
             yield _Piece(offset=offset + begin, raw=raw[begin:], stated=int(suffix[1], 16), ended=ended)
             return
-        yield from _pieces(offset + begin, raw[begin:end], ended=ended and end == len(raw))
+        yield _piece(offset + begin, raw[begin:end], ended=ended and end == len(raw))
 
 
-def _pieces(offset: int, raw: bytes, *, ended: bool) -> Iterator[_Piece]:
-    """One line up to its checksum, and what stands behind that if it is more than a damaged line feed."""
+def _piece(offset: int, raw: bytes, *, ended: bool) -> _Piece:
+    """A line up to its checksum; what stands behind that is a damaged line feed, or rubble."""
     last = None
     for found in _STATED.finditer(raw):
         last = found
     if last is None:
-        yield _Piece(offset=offset, raw=raw, stated=None, ended=ended)
-        return
-    end = last.end()
-    yield _Piece(offset=offset, raw=raw[:end], stated=int(last[1], 16), ended=ended and end == len(raw))
-    if len(raw) > end + 1:
-        yield _Piece(offset=offset + end, raw=raw[end:], stated=None, ended=ended)
+        return _Piece(offset=offset, raw=raw, stated=None, ended=ended)
+    whole = ended and last.end() == len(raw)
+    return _Piece(offset=offset, raw=raw[: last.end()], stated=int(last[1], 16), ended=whole)
 
 
 def _near(raw: bytes, computed: int) -> bool:
