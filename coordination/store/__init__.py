@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordination.store.replay import Moment, Progress, replay
+from coordination.store.moments import Moment, Progress, replay
 from coordination.store.snapshot import Snapshot, SnapshotDirectory, digest
 from coordination.store.snapshot import read as read_snapshot
 from coordination.store.transact import Store, Transaction

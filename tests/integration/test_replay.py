@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -101,13 +100,20 @@ def test_verifying_a_moment_trusts_no_snapshot(place: Place) -> None:
     wrong = place.coordinator.replay().state
     wrong.integration = "made up"
     whole = Snapshot(
-        projection=Core.name, version=Core.version, seq=2, log=place.coordinator.store.log.uuid, state=Core().dump(wrong)
+        projection=Core.name,
+        version=Core.version,
+        seq=2,
+        log=place.coordinator.store.log.uuid,
+        state=Core().dump(wrong),
     )
     place.coordinator.snapshots.save(whole)
     assert place.json("--at", "2")["state"]["integration"] == "made up"
     row = place.json("--at", "2", "--verify", code=1)
     assert row["state"]["integration"] == ""
-    assert row["differs"] == [str(place.state / "snapshots" / f"core-{Core.version}-2.json"), "the state that commands see"]
+    assert row["differs"] == [
+        str(place.state / "snapshots" / f"core-{Core.version}-2.json"),
+        "the state that commands see",
+    ]
     assert place.json()["state"]["integration"] == ""
 
 
@@ -128,30 +134,30 @@ def test_an_instant_is_a_moment_whatever_its_zone(place: Place, monkeypatch: pyt
     assert place.json("--at", "2026-02-01")["seq"] == 3
 
 
-@pytest.mark.parametrize(
-    ("moment", "code", "told"),
-    [
-        ("0", 3, "nothing had happened at 0: the log begins with batch 1 at 20"),
-        ("2000-01-01T00:00:00Z", 3, "nothing had happened at 2000-01-01T00:00:00Z: the log begins with batch 1"),
-        ("3", 3, "there is no batch 3: the log ends at batch 2"),
-        ("9" * 18, 3, "the log ends at batch 2"),
-        ("9" * 5000, 2, "expected a sequence number or a time"),
-        ("2999-01-01T00:00:00Z", 2, "lies ahead"),
-        ("1.5", 2, "expected a sequence number or a time like 2026-01-31T12:00:00Z"),
-        ("=-1", 2, "expected a sequence number or a time"),
-        ("", 2, "expected a sequence number or a time"),
-        ("٣", 2, "expected a sequence number or a time"),
-        ("0001-01-01", 2, "expected a sequence number or a time"),
-        ("2026-02-30T00:00:00Z", 2, "expected a sequence number or a time"),
-        ("12:00", 2, "expected a sequence number or a time"),
-    ],
-)
-def test_what_is_no_moment_says_why(place: Place, moment: str, code: int, told: str) -> None:
+NO_MOMENTS = [
+    ("0", 3, "nothing had happened at 0: the log begins with batch 1 at 20"),
+    ("2000-01-01T00:00:00Z", 3, "nothing had happened at 2000-01-01T00:00:00Z: the log begins with batch 1"),
+    ("3", 3, "there is no batch 3: the log ends at batch 2"),
+    ("9" * 18, 3, "the log ends at batch 2"),
+    ("9" * 5000, 2, "expected a sequence number or a time"),
+    ("2999-01-01T00:00:00Z", 2, "lies ahead"),
+    ("1.5", 2, "expected a sequence number or a time like 2026-01-31T12:00:00Z"),
+    ("=-1", 2, "expected a sequence number or a time"),
+    ("", 2, "expected a sequence number or a time"),
+    ("٣", 2, "expected a sequence number or a time"),
+    ("0001-01-01", 2, "expected a sequence number or a time"),
+    ("2026-02-30T00:00:00Z", 2, "expected a sequence number or a time"),
+    ("12:00", 2, "expected a sequence number or a time"),
+]
+
+
+def test_what_is_no_moment_says_why(place: Place) -> None:
     """Before the beginning, after the end, ahead of now, or neither a number nor a time: the error says which."""
     place.submit("a", "b")
-    for more in ((), ("--json",), ("--verify",)):
-        assert place(f"--at={moment}", *more, code=code) == ""
-        assert told in place.told
+    for moment, code, told in NO_MOMENTS:
+        for more in ((), ("--json",), ("--verify",)):
+            assert place(f"--at={moment}", *more, code=code) == ""
+            assert told in place.told, moment
 
 
 def test_an_empty_log_has_no_moments(place: Place) -> None:
@@ -396,5 +402,11 @@ def test_nothing_is_said_where_nobody_looks() -> None:
         assert stream.getvalue() == ""
 
 
-def test_replaying_tells_how_far_it_is(tmp_path: Path) -> None:
-    """Every ten thousand batches, with the number of the last one."""
+def test_replaying_tells_how_far_it_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command passes on what the replay tells, and its answer is not mixed with it."""
+    place.submit("a", "b")
+    monkeypatch.setattr("coordination.store.moments._STEP", 1)
+    monkeypatch.setattr("coordination.cli.replay._QUIET_SECONDS", -1.0)
+    monkeypatch.setattr("sys.stderr", stream := Terminal())
+    assert place.json()["seq"] == 2
+    assert stream.getvalue() == "\rreplayed 1 of 2 batches\rreplayed 2 of 2 batches\r\x1b[K"
