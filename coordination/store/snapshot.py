@@ -68,8 +68,8 @@ def start(
 
     None when the oldest part of the log was taken away and no such snapshot stands for it.
     """
-    seqs = range(log.base, seq_max + 1)
-    found = () if snapshots is None else snapshots.whole(projection, log=log.uuid, seqs=seqs, oldest=oldest)
+    name, version, seqs = projection.name, projection.version, range(log.base, seq_max + 1)
+    found = () if snapshots is None else snapshots.whole(name, version, log=log.uuid, seqs=seqs, oldest=oldest)
     for saved in found:
         try:
             return Start(state=projection.load(saved.state), seq=saved.seq)
@@ -109,11 +109,16 @@ class SnapshotDirectory:
         for seq in [seq for seq in self._saved(name, version) if seq <= snapshot.seq][_KEPT:]:
             files.discard(self._path(name, version, seq), env=self._env)
 
-    def whole(self, projection: Projection[S], *, log: str, seqs: range, oldest: bool = False) -> Iterator[Snapshot]:
+    def newest(self, projection: str, version: int, *, log: str, seq_max: int) -> Snapshot | None:
+        """The newest whole snapshot of this log at or below ``seq_max``."""
+        return next(self.whole(projection, version, log=log, seqs=range(seq_max + 1)), None)
+
+    def whole(
+        self, projection: str, version: int, *, log: str, seqs: range, oldest: bool = False
+    ) -> Iterator[Snapshot]:
         """The whole snapshots of this log at these batches, newest (or oldest) first; each is read when asked for."""
-        name, version = projection.name, projection.version
-        for seq in sorted(self._saved(name, version), reverse=not oldest):
-            found = self._read(name, version, seq) if seq in seqs else None
+        for seq in sorted(self._saved(projection, version), reverse=not oldest):
+            found = self._read(projection, version, seq) if seq in seqs else None
             if found is not None and found.log == log:
                 yield found
 

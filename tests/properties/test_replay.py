@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,17 +16,21 @@ from random import Random
 import hypothesis
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 
 from coordination.log.file import FileLog, create
 from coordination.model import events as e
+from coordination.model import state
 from coordination.model.state import Core, State
-from coordination.store import Snapshot, SnapshotDirectory, Store, replay, snapshot
+from coordination.store import Snapshot, SnapshotDirectory, Store, replay, snapshot, transact
 from coordination.testing.strategies import EPOCH, Batch, History, histories
 
+# a history that fails is shown whole, however long it is
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 SEGMENT_BYTES = 3000  # so that a history rolls often
 Digests = dict[int, str]
+Ask = Callable[[Path, Path], tuple[int, str]]
 
 # Another process, with a store of its own that it keeps: says where it is and what it holds.
 _OTHER = """
@@ -44,16 +50,17 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def ask_other() -> Iterator[Callable[[Path, Path], tuple[int, str]]]:
+def ask_other() -> Iterator[Ask]:
     """What another process sees of a log: the number of the last batch, and the digest of its state then."""
     command = [sys.executable, "-c", _OTHER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
-        assert process.stdout is not None
+        answers = process.stdout
+        assert answers is not None
 
         def ask(log: Path, snapshots: Path) -> tuple[int, str]:
             print(json.dumps([str(log), str(snapshots)]), file=process.stdin, flush=True)
-            seq, digest = json.loads(process.stdout.readline())
+            seq, digest = json.loads(answers.readline())
             return seq, digest
 
         yield ask
@@ -126,7 +133,7 @@ def a_world(dice: Random) -> Iterator[World]:
         world.store.log.close()
 
 
-def agree(history: History, world: World, ask_other: Callable[[Path, Path], tuple[int, str]]) -> Digests:
+def agree(history: History, world: World, ask_other: Ask) -> Digests:
     """Grow the log batch by batch; at every one ask everybody. The digest after each batch."""
     digests: Digests = {}
     keeping_up = world.anew(snapshots=True)
@@ -155,12 +162,12 @@ def from_every_snapshot(world: World, digests: Digests) -> int:
     batches = [(seq, e.decode(seq, payload)) for seq, payload in world.store.log.read(0, upto="head")]
     core, compared = Core(), 0
     saved = SnapshotDirectory(world.log.parent / "every")
-    state = core.initial()
+    held = core.initial()
     for seq, records in [(0, []), *batches]:
         for record in records:
-            state = core.fold(state, record)
+            held = core.fold(held, record)
         whole = Snapshot(
-            projection=core.name, version=core.version, seq=seq, log=world.store.log.uuid, state=core.dump(state)
+            projection=core.name, version=core.version, seq=seq, log=world.store.log.uuid, state=core.dump(held)
         )
         saved.save(whole)
         begun = snapshot.start(world.store.log, core, saved, seq_max=seq)
@@ -175,36 +182,94 @@ def from_every_snapshot(world: World, digests: Digests) -> int:
     return compared
 
 
-def test_everybody_has_the_same_state_at_every_batch(
-    tier: int, seed: int, figure: Callable[..., None], ask_other: Callable[[Path, Path], tuple[int, str]]
-) -> None:
-    """Held, folded anew, from any snapshot and its tail, elsewhere, after any recovery: one digest a batch."""
-    counts = {"batches": 0, "pairs": 0, "epochs": 0}
+def search(seed: int, examples: int, ask_other: Ask) -> Counter[str]:
+    """Play so many histories; what was compared. Raises AssertionError where two do not agree."""
+    counts: Counter[str] = Counter()
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=8 if tier == 1 else 400, database=None, suppress_health_check=list(HealthCheck), print_blob=False
+        max_examples=examples, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
     )
     @given(histories(turns_max=30), st.integers(0, 2**32))
-    def search(history: History, chance: int) -> None:
+    def play(history: History, chance: int) -> None:
         with a_world(Random(chance)) as world:
             digests = agree(history, world, ask_other)
-            counts["pairs"] += from_every_snapshot(world, digests)
             moment = replay(world.store.log, Core(), world.snapshots, digests_at=set(digests))
             assert moment.digests == digests
+            counts["pairs"] += from_every_snapshot(world, digests)
             counts["batches"] += len(digests)
-            counts["epochs"] += world.store.log.epoch - 1
+            counts["recoveries"] += world.store.log.epoch - 1
 
+    play()
+    return counts
+
+
+def test_everybody_has_the_same_state_at_every_batch(
+    tier: int, seed: int, figure: Callable[..., None], ask_other: Ask
+) -> None:
+    """Held, folded anew, from any snapshot and its tail, elsewhere, after any recovery: one digest a batch."""
     try:
-        search()
-    except Exception as error:
+        counts = search(seed, 12 if tier == 1 else 600, ask_other)
+    except BaseException as error:
         error.add_note(f"again: python -m pytest tests/properties/test_replay.py --tier {tier} --seed {seed}")
         raise
-    assert counts["epochs"], "no recovery came in between: nothing was shown about it"
-    figure(
-        "replay",
-        "batches after which everybody had one digest",
-        counts["batches"],
-        note=f"{counts['epochs']} recoveries",
-    )
+    assert counts["recoveries"], "no recovery came in between: nothing was shown about it"
+    note = f"{counts['recoveries']} recoveries"
+    figure("replay", "batches after which everybody had one digest", counts["batches"], note=note)
     figure("replay", "snapshots and tails that gave the digest of the log", counts["pairs"])
+
+
+# ---- positive controls: each of these must be found ------------------------------------------------------------------
+
+
+def folded_by_process(patch: pytest.MonkeyPatch) -> None:
+    honest = state._MEANINGS[e.RunPlanned]
+
+    def planted(now: State, record: e.Record, event: e.RunPlanned) -> None:
+        honest(now, record, event)
+        now.cost_usd += os.getpid()
+
+    patch.setattr(state, "_MEANINGS", state._MEANINGS | {e.RunPlanned: planted})
+
+
+def loaded_out_of_order(patch: pytest.MonkeyPatch) -> None:
+    honest = Core.load
+
+    def planted(core: Core, dump: bytes) -> State:
+        now = honest(core, dump)
+        now.open = dict(sorted(now.open.items(), reverse=True))
+        return now
+
+    patch.setattr(Core, "load", planted)
+
+
+def newer_believed(patch: pytest.MonkeyPatch) -> None:
+    honest = snapshot.start
+    patch.setattr(transact, "start", lambda *told, seq_max: honest(*told, seq_max=seq_max + 10_000))
+
+
+def foreign_believed(patch: pytest.MonkeyPatch) -> None:
+    honest = SnapshotDirectory._read
+
+    def planted(directory: SnapshotDirectory, projection: str, version: int, seq: int) -> Snapshot | None:
+        found = honest(directory, projection, version, seq)
+        own = honest(directory, projection, version, min(directory._saved(projection, version)))
+        return found and own and msgspec.structs.replace(found, log=own.log)
+
+    patch.setattr(SnapshotDirectory, "_read", planted)
+
+
+def rotten_believed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(snapshot, "digest", lambda _dump: "0" * 64)
+
+
+@pytest.mark.parametrize(
+    "plant", [folded_by_process, loaded_out_of_order, newer_believed, foreign_believed, rotten_believed]
+)
+def test_what_is_planted_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, ask_other: Ask
+) -> None:
+    """A dependence on the process, a load that loses order, and every kind of belief in a wrong snapshot."""
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match=r"after batch|snapshot"):
+        search(seed=1, examples=60, ask_other=ask_other)

@@ -16,21 +16,13 @@ from coordination.store import Snapshot, SnapshotDirectory, digest, read_snapsho
 WHOLE = Snapshot(projection="core", version=3, seq=7, log="uuid-1", state=b'{"b":[1,2],"a":null}')
 
 
-class Named(Core):
-    """A projection of some version."""
-
-    def __init__(self, name: str = "core", version: int = 3) -> None:
-        self.name = name
-        self.version = version
-
-
 @pytest.fixture
 def snapshots(tmp_path: Path) -> SnapshotDirectory:
     return SnapshotDirectory(tmp_path / "snapshots")
 
 
-def newest(snapshots: SnapshotDirectory, seq_max: int = 100, named: Core | None = None) -> Snapshot | None:
-    return next(snapshots.whole(named or Named(), log="uuid-1", seqs=range(seq_max + 1)), None)
+def newest(snapshots: SnapshotDirectory, seq_max: int = 100) -> Snapshot | None:
+    return snapshots.newest("core", 3, log="uuid-1", seq_max=seq_max)
 
 
 def test_a_saved_snapshot_comes_back(snapshots: SnapshotDirectory, tmp_path: Path) -> None:
@@ -64,8 +56,8 @@ def test_what_does_not_fit_is_passed_over(snapshots: SnapshotDirectory) -> None:
     assert found is not None
     assert found.seq == 7
     assert newest(snapshots, seq_max=6) is None
-    assert newest(snapshots, named=Named(version=4)) is None
-    assert newest(snapshots, named=Named(name="cor")) is None
+    assert snapshots.newest("core", 4, log="uuid-1", seq_max=100) is None
+    assert snapshots.newest("cor", 3, log="uuid-1", seq_max=100) is None
 
 
 def test_any_flipped_or_missing_byte_makes_it_worthless(snapshots: SnapshotDirectory, tmp_path: Path) -> None:
@@ -95,10 +87,10 @@ def test_oldest_first_and_only_what_is_wanted(snapshots: SnapshotDirectory) -> N
     for seq in (2, 9):
         snapshots.save(msgspec.structs.replace(WHOLE, seq=seq))
     for oldest, found in ((False, [9, 2]), (True, [2, 9])):
-        told = snapshots.whole(Named(), log="uuid-1", seqs=range(20), oldest=oldest)
+        told = snapshots.whole("core", 3, log="uuid-1", seqs=range(20), oldest=oldest)
         assert [saved.seq for saved in told] == found
-    assert [saved.seq for saved in snapshots.whole(Named(), log="uuid-1", seqs=range(3, 10))] == [9]
-    assert list(snapshots.whole(Named(), log="uuid-1", seqs=range(3, 9))) == []
+    assert [saved.seq for saved in snapshots.whole("core", 3, log="uuid-1", seqs=range(3, 10))] == [9]
+    assert list(snapshots.whole("core", 3, log="uuid-1", seqs=range(3, 9))) == []
 
 
 def test_what_others_left_behind_does_not_push_out_what_was_saved(snapshots: SnapshotDirectory, tmp_path: Path) -> None:
