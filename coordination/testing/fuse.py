@@ -140,6 +140,10 @@ def main(directory: Path, parent: int) -> None:
         file = RecordedFile((directory / "before").read_bytes(), gestures, position)
         options = f"fd={device},rootmode=100600,user_id={os.getuid()},group_id={os.getgid()}"
         linux.mount("recorded", directory / "disk", "fuse", options)
+        # Out of the namespace of those who use it: were we the last one in it, our end would first unmount what stands
+        # on our file, and wait for us to write it.
+        linux.live_apart()
+        linux.unmount(directory / "disk", lazily=True)
         sys.stdout.write("mounted\n")
         sys.stdout.flush()
         serve(device, file)
