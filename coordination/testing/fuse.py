@@ -18,6 +18,7 @@ import mmap
 import os
 import struct
 import sys
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO
@@ -128,7 +129,8 @@ def serve(device: int, file: RecordedFile) -> None:
             body = file.answer(opcode, request[_IN.size :])
         except OSError as error:
             code = -(error.errno or errno.EIO)
-        os.write(device, _OUT.pack(_OUT.size + len(body), code, unique) + body)
+        with suppress(FileNotFoundError):  # whoever asked is gone: the last closing, as the mount goes
+            os.write(device, _OUT.pack(_OUT.size + len(body), code, unique) + body)
 
 
 def main(directory: Path, parent: int) -> None:
