@@ -32,7 +32,7 @@ import traceback
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -544,8 +544,8 @@ def search(workload: str, count: int, seed: int, keep: Path | None) -> Told:
     begun = time.monotonic()
     told = Told(workload=workload, seed=seed)
     played = None
-    with tempfile.TemporaryDirectory() as directory:
-        for state in itertools.islice(states(workload, seed, Path(directory)), count):
+    with _scratch() as directory:
+        for state in itertools.islice(states(workload, seed, directory), count):
             told.states[state.played.workload] = told.states.get(state.played.workload, 0) + 1
             if state.played is not played:
                 played = state.played
@@ -564,9 +564,20 @@ def search(workload: str, count: int, seed: int, keep: Path | None) -> Told:
 def again(file: Path) -> Example:
     """Look at a state that was kept."""
     kept = msgspec.msgpack.decode(zlib.decompress(file.read_bytes()), type=State)
-    with tempfile.TemporaryDirectory() as directory:
-        (state,) = _cut(kept.played, [kept.cut], Path(directory))
+    with _scratch() as directory:
+        (state,) = _cut(kept.played, [kept.cut], directory)
     return Example(workload=state.played.workload, position=state.cut.position, faults=state.faults)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A directory in memory, in our mount namespace: whoever kills us leaves an empty one on the disk, no images."""
+    with tempfile.TemporaryDirectory() as directory:
+        linux.mount("scratch", Path(directory), "tmpfs", "mode=0700")
+        try:
+            yield Path(directory)
+        finally:
+            linux.unmount(Path(directory), lazily=True)
 
 
 def unflushed(played: Played) -> list[str]:
