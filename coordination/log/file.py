@@ -33,9 +33,9 @@ SEGMENT_BYTES = 64 << 20
 _APPEND_LOCK = "append.lock"
 
 
-def connect(url: str) -> FileLog:
+def connect(url: str, *, ours: bool = False) -> FileLog:
     """Connect to ``file:<directory>``. Raises NotFound when no log was created there, LogDamaged."""
-    return FileLog(Path(url.partition(":")[2]))
+    return FileLog(Path(url.partition(":")[2]), ours=ours)
 
 
 def create(directory: Path, *, env: Env = REAL) -> None:
