@@ -8,6 +8,7 @@ acknowledged is there: who is fast because work was lost is not measured but ref
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 import time
 import traceback
@@ -16,11 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from tests.benchmarks.peers import Connection, Peer, payload
 
 Operation = Literal["append", "claim and complete"]
+T = TypeVar("T")
 
 _LEAD_NS = 50_000_000  # between the last "ready" and the start
 _PATIENCE_SECONDS = 300.0
@@ -61,10 +63,12 @@ class Measured:
     fairness: float  # operations of the slowest process, as a part of those of the fastest
     operations: int
     twice: int  # tasks that more than one process got: a defect of the peer
+    others: float  # part of the machine's time that processes which are not ours took meanwhile
 
 
 def measure(peer: Peer, plan: Plan, directory: Path) -> Measured:
     """Make one measurement in a new directory below ``directory`` and check that the work was done."""
+    clock = _Clock()
     with tempfile.TemporaryDirectory(dir=directory, prefix="benchmark-") as name, peer.serve(Path(name)):
         place = Path(name)
         peer.create(place)
@@ -72,7 +76,21 @@ def measure(peer: Peer, plan: Plan, directory: Path) -> Measured:
             peer.submit(place, plan.tasks)
         begin_ns, works = _worked(peer, plan, place)
         twice = _checked(peer, plan, place, works)
-    return _measured(works, plan, begin_ns, twice)
+    return _measured(works, plan, begin_ns, twice, clock.others())
+
+
+def in_child(call: Callable[[], T]) -> T:
+    """What ``call`` returns in a process of its own, whose memory knows nothing of earlier measurements."""
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+    child = fork.Process(target=_answer, args=(call, theirs), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        answer: T = _received(ours)
+        return answer
+    finally:
+        child.join(_PATIENCE_SECONDS)
 
 
 def percentile(ordered: Sequence[int], part: float) -> int:
@@ -97,30 +115,59 @@ def _worked(peer: Peer, plan: Plan, place: Path) -> tuple[int, list[Work]]:
         begin_ns = time.perf_counter_ns() + _LEAD_NS
         for pipe in pipes:
             pipe.send(begin_ns)
-        return begin_ns, [work for pipe in pipes if (work := _received(pipe)) is not None]
+        return begin_ns, [_received(pipe) for pipe in pipes]
     finally:
         for child in children:
             child.join(_PATIENCE_SECONDS)
 
 
-def _received(pipe: Pipe) -> Work | None:
+def _received(pipe: Pipe) -> Any:
     if not pipe.poll(_PATIENCE_SECONDS):
         raise TimeoutError(f"a measured process said nothing for {_PATIENCE_SECONDS} s")
-    said: Work | Exception | None = pipe.recv()
+    said = pipe.recv()
     if isinstance(said, Exception):
         raise said
     return said
 
 
 def _child(peer: Peer, plan: Plan, place: Path, process: int, pipe: Pipe) -> None:
-    try:
+    def work() -> Work:
         connection = peer.connect(place, process)
-        work = _Working(connection, plan)
+        working = _Working(connection, plan)
         pipe.send(None)
-        pipe.send(work.until_closing(pipe.recv()))
-        connection.close()
-    except BaseException:  # noqa: BLE001 - the parent raises it
-        pipe.send(RuntimeError(f"{peer.name}, process {process}: {traceback.format_exc()}"))
+        try:
+            return working.until_closing(pipe.recv())
+        finally:
+            connection.close()
+
+    _answer(work, pipe)
+
+
+def _answer(call: Callable[[], object], pipe: Pipe) -> None:
+    try:
+        pipe.send(call())
+    except Exception:  # noqa: BLE001 - the parent raises it
+        pipe.send(RuntimeError(f"in a measured process: {traceback.format_exc()}"))
+
+
+class _Clock:
+    """Whose time was it? Of the machine's processors, from /proc/stat; of ours, when they have been waited for."""
+
+    def __init__(self) -> None:
+        self._begun = self._now()
+
+    def others(self) -> float:
+        busy, passed, ours = (now - begun for now, begun in zip(self._now(), self._begun, strict=True))
+        return max(0.0, busy - ours) / passed if passed else 0.0
+
+    def _now(self) -> tuple[float, float, float]:
+        try:
+            line = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
+        except OSError:
+            return 0.0, 0.0, 0.0
+        # user nice system idle iowait irq softirq steal; guests are in the first two
+        seconds = [int(field) / os.sysconf("SC_CLK_TCK") for field in line.split()[1:9]]
+        return sum(seconds) - seconds[3] - seconds[4], sum(seconds), sum(os.times()[:4])
 
 
 class _Working:
@@ -178,7 +225,7 @@ def _check(peer: Peer, done: str, acknowledged: int, found: int) -> None:
         raise AssertionError(f"{peer.name}: {acknowledged} {done} and acknowledged, {found} found")
 
 
-def _measured(works: Sequence[Work], plan: Plan, begin_ns: int, twice: int) -> Measured:
+def _measured(works: Sequence[Work], plan: Plan, begin_ns: int, twice: int, others: float) -> Measured:
     durations = sorted(duration for work in works for duration in work.durations_ns)
     counts = [work.in_time for work in works]
     elapsed_ns = min(plan.seconds * 1e9, max(work.ended_ns for work in works) - begin_ns)
@@ -190,4 +237,5 @@ def _measured(works: Sequence[Work], plan: Plan, begin_ns: int, twice: int) -> M
         fairness=min(counts) / max(counts),
         operations=len(durations),
         twice=twice,
+        others=others,
     )

@@ -35,7 +35,7 @@ class Peer:
 
     name: str
     note = ""  # what a reader of the table must know
-    durable = True
+    has_tasks = True  # whether it can be asked to claim
 
     def missing(self) -> str:
         """Why it cannot be measured here; "" when it can."""
