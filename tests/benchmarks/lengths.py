@@ -90,9 +90,9 @@ def open_and_append(history: History) -> float:
     return in_child(lambda: _opened(history))
 
 
-def append(history: History, seconds: float) -> float:
+def append(history: History, seconds: float, operations_max: int) -> float:
     """Durable appends a second of one process."""
-    return in_child(lambda: _appended(history, seconds))
+    return in_child(lambda: _appended(history, seconds, operations_max))
 
 
 def _settled(place: Path) -> int:
@@ -143,12 +143,12 @@ def _opened(history: History) -> float:
     return time.perf_counter() - begun
 
 
-def _appended(history: History, seconds: float) -> float:
+def _appended(history: History, seconds: float, operations_max: int) -> float:
     log = FileLog(history.log)
     head = log.append(_BATCH, after=0, again=lambda: _BATCH)
     begun = time.perf_counter()
     count = 0
-    while time.perf_counter() - begun < seconds:
+    while count < operations_max and time.perf_counter() - begun < seconds:
         head = log.append(_BATCH, after=head, again=lambda: _BATCH)
         count += 1
     return count / (time.perf_counter() - begun)

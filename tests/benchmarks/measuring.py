@@ -13,7 +13,8 @@ import tempfile
 import time
 import traceback
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 _LEAD_NS = 50_000_000  # between the last "ready" and the start
 _PATIENCE_SECONDS = 300.0
-_OPERATIONS_MAX = 1 << 18  # of one process; room for them is made before the start
+OPERATIONS_MAX = 1 << 18  # of one process; room for them is made before the start
 _WARMING = 3
 
 
@@ -37,7 +38,7 @@ class Plan:
     operation: Operation
     processes: int
     seconds: float
-    operations_max: int = _OPERATIONS_MAX  # a process stops there even when there is time left
+    operations_max: int = OPERATIONS_MAX  # a process stops there even when there is time left
     tasks: int = 0  # submitted before they are claimed
 
 
@@ -75,8 +76,19 @@ def measure(peer: Peer, plan: Plan, directory: Path) -> Measured:
         if plan.tasks:
             peer.submit(place, plan.tasks)
         begin_ns, works = _worked(peer, plan, place)
-        twice = _checked(peer, plan, place, works)
+        twice = check(peer, plan, place, works)
     return _measured(works, plan, begin_ns, twice, clock.others())
+
+
+def check(peer: Peer, plan: Plan, place: Path, works: Sequence[Work]) -> int:
+    """Compare what was acknowledged with what is there; how many tasks more than one process got."""
+    acknowledged = sum(work.warmed + len(work.durations_ns) for work in works)
+    if not plan.tasks:
+        _compare(peer, "appended", acknowledged, peer.appended(place))
+        return 0
+    won = {task for work in works for task in work.tasks}
+    _compare(peer, "completed", len(won), peer.completed(place))
+    return acknowledged - len(won)
 
 
 def in_child(call: Callable[[], T]) -> T:
@@ -91,6 +103,22 @@ def in_child(call: Callable[[], T]) -> T:
         return answer
     finally:
         child.join(_PATIENCE_SECONDS)
+
+
+@contextmanager
+def beside(peer: Peer, place: Path, processes: int, tasks: int) -> Iterator[None]:
+    """Let that many processes do the same until the block ends."""
+    fork = multiprocessing.get_context("fork")
+    plan = Plan(operation="append", processes=processes, seconds=_PATIENCE_SECONDS, operations_max=0, tasks=tasks)
+    children = [fork.Process(target=_work_on, args=(peer, plan, place, process)) for process in range(processes)]
+    for child in children:
+        child.start()
+    try:
+        yield
+    finally:
+        for child in children:
+            child.kill()
+            child.join()
 
 
 def percentile(ordered: Sequence[int], part: float) -> int:
@@ -143,6 +171,12 @@ def _child(peer: Peer, plan: Plan, place: Path, process: int, pipe: Pipe) -> Non
     _answer(work, pipe)
 
 
+def _work_on(peer: Peer, plan: Plan, place: Path, process: int) -> None:
+    once = _Working(peer.connect(place, process), plan).once
+    while once():
+        pass
+
+
 def _answer(call: Callable[[], object], pipe: Pipe) -> None:
     try:
         pipe.send(call())
@@ -177,12 +211,12 @@ class _Working:
         self._append = connection.append
         self._claim = connection.claim_and_complete
         self._tasks = array("q")
-        self._once: Callable[[], bool] = self._claimed if plan.tasks else self._appended
-        self._warmed = sum(self._once() for _ in range(_WARMING))
+        self.once: Callable[[], bool] = self._claimed if plan.tasks else self._appended
+        self._warmed = sum(self.once() for _ in range(_WARMING))
         self._durations = array("q", bytes(8 * plan.operations_max))
 
     def until_closing(self, begin_ns: int) -> Work:
-        clock, once, durations = time.perf_counter_ns, self._once, self._durations
+        clock, once, durations = time.perf_counter_ns, self.once, self._durations
         end_ns = begin_ns + int(self._plan.seconds * 1e9)
         time.sleep(max(0, begin_ns - clock()) / 1e9)
         count = in_time = 0
@@ -209,24 +243,15 @@ class _Working:
         return True
 
 
-def _checked(peer: Peer, plan: Plan, place: Path, works: Sequence[Work]) -> int:
-    """Compare what was acknowledged with what is there; how many tasks more than one process got."""
-    acknowledged = sum(work.warmed + len(work.durations_ns) for work in works)
-    if not plan.tasks:
-        _check(peer, "appended", acknowledged, peer.appended(place))
-        return 0
-    won = {task for work in works for task in work.tasks}
-    _check(peer, "completed", len(won), peer.completed(place))
-    return acknowledged - len(won)
-
-
-def _check(peer: Peer, done: str, acknowledged: int, found: int) -> None:
+def _compare(peer: Peer, done: str, acknowledged: int, found: int) -> None:
     if acknowledged != found:
         raise AssertionError(f"{peer.name}: {acknowledged} {done} and acknowledged, {found} found")
 
 
 def _measured(works: Sequence[Work], plan: Plan, begin_ns: int, twice: int, others: float) -> Measured:
     durations = sorted(duration for work in works for duration in work.durations_ns)
+    if not durations:
+        raise TimeoutError(f"no operation ended within {plan.seconds} s: measure longer")
     counts = [work.in_time for work in works]
     elapsed_ns = min(plan.seconds * 1e9, max(work.ended_ns for work in works) - begin_ns)
     return Measured(
@@ -234,7 +259,7 @@ def _measured(works: Sequence[Work], plan: Plan, begin_ns: int, twice: int, othe
         p50_ns=percentile(durations, 0.5),
         p99_ns=percentile(durations, 0.99),
         longest_ns=durations[-1],
-        fairness=min(counts) / max(counts),
+        fairness=min(counts) / max(1, *counts),
         operations=len(durations),
         twice=twice,
         others=others,

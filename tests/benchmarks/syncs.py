@@ -19,7 +19,7 @@ from tests.benchmarks.peers import Peer, payload
 from tests.benchmarks.peers.all import PEERS
 
 _BEGIN, _END = "/benchmark-begins", "/benchmark-ends"
-_OPERATIONS = 40
+OPERATIONS = 40
 _SYNC = re.compile(r"\b(?:fsync|fdatasync|msync|sync_file_range)\(")
 _SECONDS = 120
 
@@ -28,24 +28,27 @@ def missing() -> str:
     """Why syncs cannot be counted here; "" when they can."""
     if sys.platform != "linux" or shutil.which("strace") is None:
         return "strace is not on PATH"
-    tried = subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, check=False)
-    return "" if tried.returncode == 0 else "strace may not trace here"
+    tried = subprocess.run(
+        ["strace", "-f", "--seccomp-bpf", "-o", os.devnull, "true"], capture_output=True, check=False
+    )
+    return "" if tried.returncode == 0 else "strace is too old (before 5.3), or may not trace here"
 
 
-def counted(peer: Peer, operation: Operation, directory: Path) -> float:
+def counted(peer: Peer, operation: Operation, directory: Path, operations: int = OPERATIONS) -> float:
     """Syncs for each operation of one process; an append needs 1, a claim with its completion 2."""
     with tempfile.TemporaryDirectory(dir=directory, prefix="benchmark-") as name:
         trace = Path(name, "trace")
         calls = "trace=fsync,fdatasync,msync,sync_file_range,?access,?faccessat,?faccessat2"
-        tracing = ["strace", "-f", "-qq", "-e", calls, "-e", "signal=none", "-o", str(trace)]
-        work = [sys.executable, "-m", __name__, peer.name, operation, name, str(_OPERATIONS)]
+        tracing = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", calls, "-e", "signal=none", "-o", str(trace)]
+        work = [sys.executable, "-m", __name__, peer.name, operation, name, str(operations)]
         done = subprocess.run([*tracing, *work], capture_output=True, text=True, check=False, timeout=_SECONDS)
         if done.returncode:
             raise RuntimeError(f"{peer.name}: {done.stderr}")
-        return _count(trace.read_text(encoding="utf-8", errors="replace")) / _OPERATIONS
+        return count(trace.read_text(encoding="utf-8", errors="replace")) / operations
 
 
-def _count(trace: str) -> int:
+def count(trace: str) -> int:
+    """How many of a trace's syncs began between the marks."""
     begin, end = trace.index(_BEGIN), trace.index(_END)
     return len(_SYNC.findall(trace, begin, end))
 

@@ -69,7 +69,7 @@ def _not_on_path(program: str) -> str:
 class Redis(Peer):
     """Streams with ``appendfsync always``: one stream appended to, one with a consumer group."""
 
-    name = "Redis Streams, always"
+    name = "Redis Streams always"
 
     def missing(self) -> str:
         """Whether there is a server."""
@@ -222,7 +222,7 @@ class PostgreSQL(Peer):
         found = shutil.which("postgres")
         assert found is not None
         programs = Path(found).resolve().parent
-        command = [programs / "initdb", "--no-sync", "--auth=trust", "--username=postgres", "--pgdata", place]
+        command = [str(programs / "initdb"), "--no-sync", "--auth=trust", "--username=postgres", f"--pgdata={place}"]
         made = subprocess.run(
             command, user=user, group=user, extra_groups=[], cwd="/", capture_output=True, text=True, check=False
         )
@@ -312,8 +312,9 @@ def _postgresql(directory: Path) -> Any:
 class Nats(Peer):
     """JetStream with ``sync_interval: always``, one stream appended to, one with a pull consumer."""
 
-    name = "NATS JetStream, always"
-    note = "syncs what is published, but not who was given a task"
+    name = "NATS JetStream always"
+    note = "syncs what is published, but neither who was given a task nor its completion: its claims are not durable"
+    claims_durably = False
 
     def missing(self) -> str:
         """Whether there is a server that can sync always; 2.10 was the first."""
