@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar
 from tests.benchmarks.peers import Connection, Peer, payload
 
 Operation = Literal["append", "claim and complete"]
+OPERATIONS: tuple[Operation, ...] = ("append", "claim and complete")
 T = TypeVar("T")
 
 _LEAD_NS = 50_000_000  # between the last "ready" and the start

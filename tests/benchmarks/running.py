@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.benchmarks import lengths, syncs, tables
-from tests.benchmarks.measuring import OPERATIONS_MAX, Operation, Plan, measure
+from tests.benchmarks.measuring import OPERATIONS, OPERATIONS_MAX, Operation, Plan, measure
 from tests.benchmarks.peers import Peer
 from tests.benchmarks.peers.all import PEERS
 from tests.benchmarks.targets import OPEN, ORJSON, OURS, REPLAY, TARGETS, Target
 
 NAMES = (*dict.fromkeys(target.goal for target in TARGETS), "growth", "syncs")
 
-_OPERATIONS: tuple[Operation, ...] = ("append", "claim and complete")
 _PROCESSES = (1, 2, 4, 8, 16)
 _EVENTS = (1_000, 10_000, 100_000, 1_000_000)
 _TASKS_A_SECOND = 8_000
@@ -69,11 +68,11 @@ class Options:
     def cells(self) -> list[tuple[Operation, int]]:
         """Which operations are measured, with how many processes at once."""
         if not self.only:
-            return [(operation, processes) for operation in _OPERATIONS for processes in self.processes or _PROCESSES]
+            return [(operation, processes) for operation in OPERATIONS for processes in self.processes or _PROCESSES]
         named = [
             (operation, processes)
             for target in self.targets
-            for operation in _OPERATIONS
+            for operation in OPERATIONS
             for processes in self.processes or (target.processes,)
             if operation == target.operation
         ]
@@ -164,7 +163,7 @@ def _count_syncs(report: Report, say: Say) -> None:
     if why := syncs.missing():
         report.missing["syncs"] = why
         return
-    for operation in _OPERATIONS:
+    for operation in OPERATIONS:
         for peer in report.options.measured(operation):
             say(f"syncs: {operation}, {peer.name}")
             operations = min(report.options.operations, syncs.OPERATIONS)

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from coordination import filesystem
+from tests.benchmarks.measuring import OPERATIONS
 from tests.benchmarks.targets import OURS, Target
 
 Cell = tuple[str, int, str]  # operation, processes, peer
@@ -51,10 +52,12 @@ def others(figures: Figures) -> str:
 
 
 def peers_table(figures: Figures, figure: str, peers: Sequence[str]) -> str:
-    """One figure of every operation and number of processes, a column for each peer; "" when nobody has it."""
+    """One figure of every operation and number of processes, a column for each peer; "" when all have none."""
     unit, scale = _SHOWN[figure]
-    having = [cell for cell, rounds in figures.items() if cell[2] in peers and any(figure in one for one in rounds)]
-    if not having:
+    having = [
+        cell for cell, rounds in figures.items() if cell[0] in OPERATIONS and any(figure in one for one in rounds)
+    ]
+    if not any(one.get(figure) for cell in having for one in figures[cell]):
         return ""
     rows = [
         [operation, str(processes), *(_shown(figures, (operation, processes, peer), figure, scale) for peer in peers)]
