@@ -36,7 +36,19 @@ class _Timed(Env):
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.nanoseconds: Counter[str] = Counter()
+        self.held: Counter[str] = Counter()  # nanoseconds from lock to unlock, by the lock file's name
         self.inside = False
+        self._names: dict[int, str] = {}  # of lock files that are open
+        self._since: dict[int, int] = {}  # when which of them was locked
+
+    def note(self, name: str, arguments: tuple[Any, ...], answer: Any, now: int) -> None:
+        """Look after locks: whoever holds one too long makes everybody wait."""
+        if name == "open_write":
+            self._names[answer] = Path(arguments[0]).name
+        elif name == "lock" or (name == "try_lock" and answer):
+            self._since[arguments[0]] = now
+        elif name == "unlock":
+            self.held[self._names[arguments[0]]] += now - self._since.pop(arguments[0])
 
 
 def _timed(name: str) -> Callable[..., Any]:
@@ -49,11 +61,14 @@ def _timed(name: str) -> Callable[..., Any]:
         self.inside = True
         begun = time.perf_counter_ns()
         try:
-            return real(self, *arguments)
+            answer = real(self, *arguments)
         finally:
-            self.nanoseconds[name] += time.perf_counter_ns() - begun
+            now = time.perf_counter_ns()
+            self.nanoseconds[name] += now - begun
             self.calls[name] += 1
             self.inside = False
+        self.note(name, arguments, answer, now)
+        return answer
 
     return gesture
 
@@ -91,6 +106,7 @@ def _pass(
             if isinstance(env, _Timed):
                 env.calls.clear()
                 env.nanoseconds.clear()
+                env.held.clear()
             if profiler:
                 profiler.enable()
             begun = time.perf_counter()
@@ -113,6 +129,7 @@ def _gestures(env: _Timed, microseconds: float, operations: int) -> str:
         (name, env.calls[name] / operations, spent / operations / 1e3) for name, spent in env.nanoseconds.most_common()
     ]
     rows.append(("Python between them", 1.0, microseconds - sum(row[2] for row in rows)))
+    rows += [(f"(while {name} is held)", 1.0, held / operations / 1e3) for name, held in env.held.most_common()]
     shown = [[name, f"{calls:.2f}", f"{spent:.2f}", f"{spent / microseconds:.1%}"] for name, calls, spent in rows]
     return tables.markdown(["gesture", "calls", "µs", "part"], shown)
 
