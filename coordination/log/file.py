@@ -18,7 +18,7 @@ import msgspec
 
 from coordination import files
 from coordination.env import REAL, Env
-from coordination.errors import Conflict, LogDamaged, NotFound, OutcomeUnknown, Refused
+from coordination.errors import Conflict, LockHeld, LogDamaged, NotFound, OutcomeUnknown, Refused
 from coordination.locks import Identity
 from coordination.log import Upto, frames, recovery, segments
 from coordination.log.commit import Commit
@@ -312,7 +312,13 @@ class FileLog:
                 page = self._pages[-1]
             elif attempt == "busy" and not page.covers(mine.epoch, mine.seq):
                 turns.sleep(heard)
-                next(patience)
+                self._look_after(patience)
+
+    def _look_after(self, patience: Iterator[None]) -> None:
+        try:
+            next(patience)
+        except LockHeld as error:  # our line is written, and who keeps the turn may yet make it durable
+            raise _unknown(self._directory, error) from error
 
     def _recover_first(self) -> None:
         try:
@@ -345,6 +351,8 @@ class FileLog:
         with self._seeing:
             page = self._page()
             if page is None:
+                # whoever made the segments may not have come to this, and a page alone means that they were lost
+                self._env.sync_directory(self._directory)
                 page = _new_page(self._directory, self.uuid, self._env)
                 self._pages.append(page)
             return page

@@ -107,12 +107,14 @@ class Page:
 
     def read(self) -> Reading | None:
         """What the page says; None when it is not a whole page of this log."""
-        for _ in range(100):  # a slot may be filled again while we look, a broken page stays broken
+        before: list[int] = []
+        for _ in range(100):  # a slot may be filled again while we look
             # durable first: a head that is read later is at least as far
             words = [self._words[_DURABLE], *self._words[: len(_WORDS)].tolist()]
             reading = self._reading(words[0], words[1:])
-            if reading is not None:
+            if reading is not None or words == before:  # twice the same: nobody is filling it, it is broken
                 return reading
+            before = words
         return None
 
     def covers(self, epoch: int, seq: int) -> bool:
