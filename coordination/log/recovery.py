@@ -75,7 +75,9 @@ def recover(directory: Path, page: Page, *, env: Env) -> Reading:
     )
     head = publish_segment(directory, header, found.payloads, env=env)
     page.set_up(head)
-    return Reading(head=head, durable=head.seq, dirty=False, syncing=False, poisoned=False, this_boot=True)
+    set_up = page.read()
+    assert set_up is not None
+    return set_up
 
 
 def publish_segment(directory: Path, header: Header, payloads: tuple[bytes, ...], *, env: Env) -> Head:

@@ -439,10 +439,18 @@ class SimulatedEnv(Env):
         self.gesture("file_id", descriptor)
         return 1, self._file(descriptor).number
 
-    def file_id_at(self, path: Path) -> tuple[int, int] | None:
+    def file_id_at(self, path: Path | str) -> tuple[int, int] | None:
         """Which file has this name now."""
         node = self._found("file_id_at", path)
         return None if node is None else (1, node.number)
+
+    def names_stamp(self, directory: Path | str) -> tuple[int, int, int] | None:
+        """What changes with any name in a directory; now and then it is too early to tell."""
+        node = self._found("names_stamp", directory)
+        if not isinstance(node, Directory):
+            return None
+        stamp = hash(tuple(sorted((name, entry.number) for name, entry in node.entries.items())))
+        return None if stamp % 5 == 0 else (1, node.number, stamp)
 
     # locks
 
@@ -522,13 +530,15 @@ class SimulatedEnv(Env):
         if sleeper in self.world.sleepers:
             self.world.sleepers.remove(sleeper)
 
-    def wake(self, words: memoryview, index: int, sleepers: int) -> None:
-        """Wake at most that many of those who sleep on this word."""
+    def wake(self, words: memoryview, index: int, sleepers: int) -> int:
+        """Wake at most that many of those who sleep on this word; how many it were."""
         self._refuse(self.gesture("wake", index))
         at = (id(cast("SharedWords", words).mapped()), index)
-        for sleeper in [sleeper for sleeper in self.world.sleepers if sleeper.at == at][:sleepers]:
+        woken = [sleeper for sleeper in self.world.sleepers if sleeper.at == at][:sleepers]
+        for sleeper in woken:
             sleeper.woken = True
             self.world.sleepers.remove(sleeper)
+        return len(woken)
 
     # clocks and dice
 
@@ -655,7 +665,7 @@ class SimulatedEnv(Env):
         directory = self.world.directories.get(parent)
         return None if directory is None else directory.entries.get(name)
 
-    def _found(self, what: str, path: Path) -> Node | None:
+    def _found(self, what: str, path: Path | str) -> Node | None:
         self._refuse(self.gesture(what, path))
         return self._peek(str(path))
 
