@@ -63,8 +63,8 @@ class Fault(NamedTuple):
 class Fate:
     """What happens in the world while a process does something. This one: nothing, and there is nobody else."""
 
-    def step(self, env: SimulatedEnv, gesture: str) -> Fault | None:
-        """Asked before every gesture that others could notice."""
+    def step(self, env: SimulatedEnv, gesture: str, about: object) -> Fault | None:
+        """Asked before every gesture that others could notice; ``about`` is its path, descriptor or word."""
 
     def block(self, env: SimulatedEnv, ready: Callable[[], bool], until: float | None) -> None:
         """Let the others run until ``ready()`` or the world's time is ``until``. Raises Stuck when it never will be."""
@@ -309,10 +309,17 @@ class SimulatedEnv(Env):
         if world.trace is not None:
             world.trace.append((self.number, what, str(about)))
         world.time += _GESTURE_SECONDS
-        fault = world.fate.step(self, what)
+        fault = world.fate.step(self, what, about)
         if not self.alive:
             raise Killed
+        if fault is not None and fault.kind == "kill" and what != "write":  # a write knows how far it came
+            self.die()
         return fault
+
+    def file_behind(self, descriptor: object) -> File | None:
+        """The file that a descriptor of this process stands for."""
+        held = self.descriptors.get(descriptor) if isinstance(descriptor, int) else None
+        return held.node if isinstance(held, _Open) and isinstance(held.node, File) else None
 
     def die(self) -> NoReturn:
         """End here."""
@@ -606,11 +613,8 @@ class SimulatedEnv(Env):
     # what becomes of gestures
 
     def _refuse(self, fault: Fault | None) -> None:
-        if fault is not None:
-            if fault.kind == "kill":
-                self.die()
-            if fault.kind == "error":
-                _fail(fault.code)
+        if fault is not None and fault.kind == "error":
+            _fail(fault.code)
 
     def _write_badly(self, file: File, data: bytes, offset: int, fault: Fault) -> int:
         if fault.kind == "error":
