@@ -1,21 +1,20 @@
 """Who owns what, and is the owner alive?
 
-Four kinds of ownership:
+Three kinds of ownership:
 
 * ``exclusive``: a coarse lock for a stretch of work that nobody asks about (repair, making workspaces). By filelock.
 * ``hold`` and ``held``: a lock for life (a worker's run, the supervisor's place). It can be *asked about without being
   taken*: asking by taking would make a starting worker find its own lock busy. It ends with its holder, however that
   ends, because the kernel closes the descriptor; hence a held lock, never a process number, means "alive".
-* ``Turns``: a blocking lock for many short turns (appending to the log), fair enough and without polling.
 * ``Identity``: a process number that means one process only: number, start and boot.
 
-A lock file is never removed while somebody may wait for it, and a symbolic link in its place is refused.
+A lock file is never removed while somebody may wait for it, and a symbolic link in its place is refused. Many short
+turns at one thing are another matter: ``log.turns``.
 """
 
 from __future__ import annotations
 
 import errno
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,7 +104,7 @@ def hold(path: Path, wait_seconds: float = 0.0, *, env: Env = REAL) -> Held | No
 def held(path: Path, *, env: Env = REAL) -> bool:
     """Whether somebody alive holds the lock, asked without taking it. No file: nobody does."""
     try:
-        descriptor = _opened(path, env.open_read)
+        descriptor = open_lock_file(path, env.open_read)
     except FileNotFoundError:
         return False
     try:
@@ -122,54 +121,18 @@ def holder(path: Path, *, env: Env = REAL) -> Identity | None:
         return None
 
 
-class Turns:
-    """``with turns:`` waits for our turn at ``path``, among threads and processes alike. Ends with our death."""
-
-    def __init__(self, path: Path, *, env: Env = REAL) -> None:
-        self._path = path
-        self._env = env
-        self._threads = threading.Lock()  # one descriptor is one owner, so its threads must queue before it
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> Self:
-        self._threads.acquire()
-        try:
-            self._wait()
-        except BaseException:
-            self._give_back()
-            self._threads.release()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        try:
-            assert self._descriptor is not None
-            self._env.unlock(self._descriptor)
-        finally:
-            self._threads.release()
-
-    def close(self) -> None:
-        """Give the descriptor back, and the lock with it."""
-        with self._threads:
-            self._give_back()
-
-    def _wait(self) -> None:
-        while True:
-            if self._descriptor is None:
-                self._descriptor = _opened(self._path, self._env.open_write)
-            self._env.lock(self._descriptor)
-            if self._env.same_file(self._descriptor, self._path):
-                return
-            self._give_back()  # somebody removed the file: what we locked excludes nobody any more
-
-    def _give_back(self) -> None:
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
-            self._env.close(descriptor)
+def open_lock_file(path: Path, opener: Callable[[Path], int]) -> int:
+    """Open a file to lock. Raises Unsuitable for a symbolic link, OSError."""
+    try:
+        return opener(path)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise _link_found(path) from error
+        raise
 
 
 def _try_hold(path: Path, env: Env) -> Held | None:
-    descriptor = _opened(path, env.open_write)
+    descriptor = open_lock_file(path, env.open_write)
     try:
         # the file may have been removed, and made anew by another one, between opening and locking
         ours = env.try_lock(descriptor) and env.same_file(descriptor, path)
@@ -188,15 +151,6 @@ def _sign(descriptor: int, env: Env) -> None:
     name = msgspec.json.encode(identity(env=env))
     env.resize(descriptor, 0)
     files.write_fully(descriptor, name + b"\n", 0, env=env)
-
-
-def _opened(path: Path, opener: Callable[[Path], int]) -> int:
-    try:
-        return opener(path)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK):
-            raise _link_found(path) from error
-        raise
 
 
 def _refuse_link(path: Path) -> None:

@@ -1,15 +1,16 @@
 """How do many processes share one log in a directory? The default engine; its format is in docs/log-format.md.
 
 Writers take turns at ``append.lock``. Whoever has the turn believes the shared page or recovers, compares, writes one
-line, syncs it, says so on the page. Readers take no lock: they verify every line by its checksum, and the page only
-tells them how far the disk is known to be.
+line and says so on the page. Becoming durable is a second matter, see ``log.commit``: one sync serves all who wait.
+Readers take no lock: they verify every line by its checksum, and the page only tells them how far they may read and
+how far the disk is known to be.
 """
 
 from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,29 +18,30 @@ import msgspec
 
 from coordination import files
 from coordination.env import REAL, Env
-from coordination.errors import Conflict, NotFound, OutcomeUnknown, Refused
-from coordination.locks import Turns
+from coordination.errors import Conflict, LogDamaged, NotFound, OutcomeUnknown, Refused
+from coordination.locks import Identity
 from coordination.log import Upto, frames, recovery, segments
+from coordination.log.commit import Commit
 from coordination.log.frames import Header, Previous
-from coordination.log.page import BYTES, Head, Page, Reading
+from coordination.log.page import BYTES, Head, Page, Reading, Turn
 from coordination.log.places import Places
 from coordination.log.segments import PAGE, Chain, Position
+from coordination.log.tail import Tail
+from coordination.log.turns import Bell, Turns
 
 SEGMENT_BYTES = 64 << 20
-_LOCK = "append.lock"
-_PAUSE_SECONDS = 0.0005
-_PAUSE_SECONDS_MAX = 0.02
+_APPEND_LOCK = "append.lock"
 
 
-def connect(url: str) -> FileLog:
+def connect(url: str, *, ours: bool = False) -> FileLog:
     """Connect to ``file:<directory>``. Raises NotFound when no log was created there, LogDamaged."""
-    return FileLog(Path(url.partition(":")[2]))
+    return FileLog(Path(url.partition(":")[2]), ours=ours)
 
 
 def create(directory: Path, *, env: Env = REAL) -> None:
     """Make an empty log; fine when one is there. Raises LogDamaged when there was one and it is not whole."""
     files.make_directory(directory, env=env)
-    turns = Turns(directory / _LOCK, env=env)
+    turns = Turns(directory / _APPEND_LOCK, env=env)
     try:
         with turns:
             _create_unless_there(directory, env)
@@ -48,21 +50,39 @@ def create(directory: Path, *, env: Env = REAL) -> None:
 
 
 class FileLog:
-    """One connection. Threads may share it; it must not cross a fork."""
+    """One connection. Threads may share it; it must not cross a fork.
 
-    def __init__(self, directory: Path, *, env: Env = REAL, segment_bytes: int = SEGMENT_BYTES) -> None:
+    ``ours`` says that this process may be killed when it was stopped while it kept others from writing.
+    """
+
+    def __init__(
+        self, directory: Path, *, env: Env = REAL, segment_bytes: int = SEGMENT_BYTES, ours: bool = False
+    ) -> None:
         self._directory = directory
         self._env = env
         self._segment_bytes = segment_bytes
+        self._ours = ours
         self._pid = env.pid()
         self._start = env.process_start(self._pid) or 0
-        self._turns = Turns(directory / _LOCK, env=env)
         self._seeing = threading.RLock()  # over what follows; never waited for while another process is
         self._chain = segments.load(directory, env=env)
         self._places = Places()
-        self._page: Page | None = None
+        self._pages: list[Page] = []  # the last one is mapped under its name; threads may still sleep on older ones
         self._epoch = self._chain.epoch
-        self._tail: tuple[int, int] | None = None  # segment and descriptor; only in our turn
+        self._tail = Tail(directory, env=env)  # only in the append turn
+        self._turns = Turns(
+            directory / _APPEND_LOCK,
+            env=env,
+            bell=lambda: self._bell("append"),
+            registered=lambda: self._signed("append"),
+        )
+        self._commit = Commit(
+            directory,
+            bell=lambda: self._bell("sync"),
+            registered=lambda: self._signed("sync"),
+            sign=lambda page: page.sign("sync", self._start, ours=ours),
+            env=env,
+        )
 
     @property
     def uuid(self) -> str:
@@ -75,6 +95,11 @@ class FileLog:
         return self._epoch
 
     @property
+    def base(self) -> int:
+        """The last batch that was taken away with old segments: ``read`` starts behind it."""
+        return self._chain.base
+
+    @property
     def durable(self) -> int:
         """The highest sequence number known to be on the disk."""
         with self._seeing:
@@ -85,64 +110,72 @@ class FileLog:
         with self._seeing:
             reading = self._look()
             self._epoch = self._chain.epoch
-            if reading is not None and self._speaks_of(reading) and reading.head.seq <= after and not reading.marked:
+            speaks = reading is not None and self._speaks_of(reading)
+            if reading is not None and speaks and reading.head.seq <= after:
                 return ()
             proven = self._proven(reading)
+            if after < self._chain.base:
+                raise _taken_away(self._chain, after)
             start = self._places.before(after, self._chain)
+            last = proven if upto == "durable" else None
+            end = reading.head.offset if reading is not None and speaks else None
             chain = self._chain
-        verified = self._verified(chain, start, proven, proven if upto == "durable" else None)
-        return ((seq, payload) for seq, payload in verified if seq > after)
+        return self._verified(chain, start, after, proven, last, end)
 
     def wait(self, after: int, timeout_seconds: float) -> bool:
         """Wait until ``durable`` is beyond ``after``."""
         deadline = self._env.monotonic() + timeout_seconds
-        pause = _PAUSE_SECONDS
-        while self.durable <= after:
+        while True:
+            heard = self._commit.turns.heard()
+            if self.durable > after:
+                return True
             left = deadline - self._env.monotonic()
             if left <= 0:
                 return False
-            self._env.sleep(min(pause, left))
-            pause = min(2 * pause, _PAUSE_SECONDS_MAX)
-        return True
+            self._commit.turns.sleep(heard, left)
 
-    def append(self, payload: bytes, *, after: int) -> int:
+    def append(self, payload: bytes, *, after: int, again: Callable[[], bytes] | None = None) -> int:
         """Append one batch after batch ``after``, durable on return; see the protocol for what it raises."""
         frames.check_payload(payload)
         self._refuse_after_fork()
         with self._turns:
-            page, head = self._settled()
+            page, reading = self._settled()
+            head = reading.head
             if head.epoch != self._epoch or head.seq != after:
-                decided = f"decided after batch {after} in epoch {self._epoch}"
-                message = f"{decided}, but the log's head is {head.seq} in epoch {head.epoch}"
-                raise Conflict(message, head=head.seq)
-            page.begin(self._start)
+                payload = self._decided_again(head, after, again)
+            page.sign("append", self._start, ours=self._ours)
+            page.mark("dirty")
             with self._outcome_unknown():
-                if head.offset >= self._segment_bytes:
-                    head = self._roll(page, head)
-                new = self._write(page, head, payload)
-            page.advance(new)
-            page.clear()
-            self._move_on(head, new)
-            return new.seq
+                head = self._write(page, reading, payload)
+            page.clear("dirty")
+        self._become_durable(page, head)
+        return head.seq
 
     def settle(self) -> None:
-        """Recover if that is needed; afterwards the head is durable."""
+        """Recover if that is needed, and sync what was only written; afterwards the head is durable."""
         self._refuse_after_fork()
         with self._turns:
-            self._settled()
+            page, reading = self._settled()
+        try:
+            self._become_durable(page, reading.head)
+        except Conflict:
+            return  # somebody recovered meanwhile: what was not taken over is void, everything else durable
 
     def close(self) -> None:
         """Give back descriptors and memory."""
         self._turns.close()
+        self._commit.close()
         with self._seeing:
-            self._let_go_of_page()
-            self._let_go_of_tail()
+            for page in self._pages:
+                page.close()
+            self._pages.clear()
+        self._tail.close()
 
     # reading
 
     def _look(self) -> Reading | None:
         """Bring the chain up to date and return what the page says. Page first: the files are at least that new."""
-        page = self._page_to_read()
+        page = self._page()
         reading = None if page is None else page.read()
         if reading is None or not self._speaks_of(reading):
             self._chain = segments.load(self._directory, env=self._env, known=self._chain)
@@ -156,95 +189,98 @@ class FileLog:
     def _proven(self, reading: Reading | None) -> int:
         """How far the disk is known to be. Without a page of this boot only the lines can tell."""
         if reading is not None and reading.this_boot:
-            return reading.head.durable
+            return reading.durable
         end = self._places.newest(self._chain)
         for position, _ in segments.scan(self._chain, end, env=self._env):
             self._places.passed(position)
             end = position
-        _check_reached(self._chain, end, max(end.durable, 0 if reading is None else reading.head.durable))
+        _check_reached(self._chain, end, max(end.durable, 0 if reading is None else reading.durable))
         return end.durable
 
-    def _verified(self, chain: Chain, start: Position, proven: int, last: int | None) -> Iterator[tuple[int, bytes]]:
-        end = start
-        for position, line in (
-            () if last is not None and start.seq >= last else segments.scan(chain, start, env=self._env)
-        ):
+    def _verified(
+        self, chain: Chain, start: Position, after: int, proven: int, last: int | None, end: int | None
+    ) -> Iterator[tuple[int, bytes]]:
+        position = start
+        for behind, batches in segments.scan(chain, start, env=self._env, last=last, end=end):
             with self._seeing:
-                self._places.passed(position)
-            end = position
-            yield line.seq, line.payload
-            if end.seq == last:
-                break
-        _check_reached(chain, end, max(proven, end.durable) if last is None else last)
+                self._places.passed(behind)
+            position = behind
+            yield from batches if batches[0][0] > after else [batch for batch in batches if batch[0] > after]
+        _check_reached(chain, position, max(proven, position.durable) if last is None else last)
         with self._seeing:
-            self._places.ended(end)
+            self._places.ended(position)
 
-    def _page_to_read(self) -> Page | None:
-        if self._page is not None and not self._page.current:
-            self._let_go_of_page()
-        if self._page is None:
-            try:
-                descriptor = self._env.open_existing(self._directory / PAGE)
-            except FileNotFoundError:
-                return None
-            self._page = self._mapped(descriptor)
-        return self._page
+    def _page(self) -> Page | None:
+        """The page, if there is one; whoever removes it makes everybody look for a new one."""
+        if self._pages and self._pages[-1].current:
+            return self._pages[-1]
+        try:
+            descriptor = self._env.open_existing(self._directory / PAGE)
+        except FileNotFoundError:
+            return None
+        if self._env.size(descriptor) < BYTES:
+            self._env.close(descriptor)
+            return None
+        page = Page(self._directory / PAGE, descriptor, self.uuid, self._env)
+        self._pages.append(page)
+        return page
 
-    def _mapped(self, descriptor: int) -> Page | None:
-        if self._env.size(descriptor) >= BYTES:
-            return Page(self._directory / PAGE, descriptor, self.uuid, self._env)
-        self._env.close(descriptor)
-        return None
+    def _bell(self, turn: Turn) -> Bell | None:
+        return self._pages[-1].bell(turn) if self._pages else None
 
-    # writing, in our turn
+    def _signed(self, turn: Turn) -> Identity | None:
+        return self._pages[-1].signed(turn) if self._pages else None
 
-    def _settled(self) -> tuple[Page, Head]:
+    # writing, in the append turn
+
+    def _settled(self) -> tuple[Page, Reading]:
         """Where the next line goes, by a page that we may believe or by recovery."""
         try:
             page = self._page_to_write()
-            head = self._believed(page)
-            if head is None:
-                head = recovery.recover(self._directory, page, self._start, env=self._env)
+            reading = page.read()
+            if reading is None or not self._believed(reading):
+                with self._commit.turns:
+                    page.sign("append", self._start, ours=self._ours)
+                    reading = recovery.recover(self._directory, page, env=self._env)
+            return page, reading
         except OSError as error:
             needs = f"{self._directory}: the log needs recovery, which failed: {error}"
             raise Refused(f"{needs}. Nothing was appended; remove the cause and try again") from error
-        return page, head
 
-    def _believed(self, page: Page) -> Head | None:
-        reading = page.read()
-        if reading is None or reading.marked or not reading.this_boot or reading.head.durable != reading.head.seq:
-            return None
-        try:
-            size = self._env.size(self._tail_of(reading.head.segment))
-        except FileNotFoundError:
-            return None  # recovery will say so
-        return reading.head if size == reading.head.offset else None
+    def _believed(self, reading: Reading) -> bool:
+        left_in_order = reading.this_boot and not reading.dirty and not reading.poisoned
+        return left_in_order and self._tail.follows(reading.head)
 
-    def _write(self, page: Page, head: Head, payload: bytes) -> Head:
+    def _decided_again(self, head: Head, after: int, again: Callable[[], bytes] | None) -> bytes:
+        if again is None:
+            decided = f"decided after batch {after} in epoch {self._epoch}"
+            raise Conflict(f"{decided}, but the log's head is {head.seq} in epoch {head.epoch}", head=head.seq)
+        payload = again()
+        frames.check_payload(payload)
+        return payload
+
+    def _write(self, page: Page, reading: Reading, payload: bytes) -> Head:
+        head = reading.head if reading.head.offset < self._segment_bytes else self._roll(page, reading.head)
         line, checksum = frames.encode_line(
-            payload, seq=head.seq + 1, durable=head.durable, segment=head.segment, previous_sum=head.sum
+            payload, seq=head.seq + 1, durable=reading.durable, segment=head.segment, previous_sum=head.sum
         )
-        descriptor = self._tail_of(head.segment)
+        descriptor = self._tail.descriptor(head.segment)
+        self._tail.fill(descriptor, head, len(line))
         taken = self._env.write(descriptor, line, head.offset)
         if taken != len(line):
             raise OSError(errno.ENOSPC, f"the system took {taken} of {len(line)} bytes")
-        self._sync(page, descriptor)
-        return msgspec.structs.replace(
-            head, offset=head.offset + len(line), seq=head.seq + 1, sum=checksum, durable=head.seq + 1
-        )
-
-    def _sync(self, page: Page, descriptor: int) -> None:
-        page.mark("syncing")  # killed between a failed sync and the poison: this mark tells
-        try:
-            self._env.sync_data(descriptor)
-        except OSError:
-            page.mark("poison")
-            self._let_go_of_tail()
-            raise
+        new = msgspec.structs.replace(head, offset=head.offset + len(line), seq=head.seq + 1, sum=checksum)
+        page.advance(new)
+        with self._seeing:
+            self._places.passed(
+                Position(segment=new.segment, offset=new.offset, seq=new.seq, sum=new.sum, durable=reading.durable)
+            )
+        return new
 
     def _roll(self, page: Page, head: Head) -> Head:
         """Close the segment and go on in a new one of the same epoch. Killed here, the next recovers."""
-        self._sync(page, self._tail_of(head.segment))
+        if not self._commit.sync_all(page, head.epoch):
+            raise OSError(errno.EIO, "the segment before the new one could not be made durable")
         previous = Previous(segment=head.segment, last_seq=head.seq, sum=frames.written(head.sum))
         header = Header(
             log=self.uuid,
@@ -254,48 +290,63 @@ class FileLog:
             durable=head.seq,
             previous=previous,
         )
-        return recovery.publish_segment(self._directory, header, (), env=self._env)
+        new = recovery.publish_segment(self._directory, header, (), env=self._env)
+        page.advance(new)
+        return new
+
+    # becoming durable, in no turn
+
+    def _become_durable(self, page: Page, mine: Head) -> None:
+        """Return when a sync of our epoch covers our batch. Raises OutcomeUnknown; Conflict: it is void for ever."""
+        turns = self._commit.turns
+        patience = turns.patience()
+        while not page.covers(mine.epoch, mine.seq):
+            heard = turns.heard()  # before looking, or we might sleep through the ringing
+            with self._outcome_unknown():
+                attempt = self._commit.try_sync(page, mine.epoch)
+            if attempt == "refused":
+                self._recover_first()
+                if self._taken_over(mine):
+                    return
+                page = self._pages[-1]
+            elif attempt == "busy" and not page.covers(mine.epoch, mine.seq):
+                turns.sleep(heard)
+                next(patience)
+
+    def _recover_first(self) -> None:
+        try:
+            with self._turns:
+                self._settled()
+        except Refused as error:
+            raise _unknown(self._directory, error) from error
+
+    def _taken_over(self, mine: Head) -> bool:
+        """Whether a recovery took our batch over; False when there was none, Conflict when it left it behind."""
+        with self._seeing:
+            self._chain = segments.load(self._directory, env=self._env, known=self._chain)
+            newer = [segment for segment in self._chain.segments if segment.header.epoch > mine.epoch]
+        if not newer:
+            return False
+        # a segment covers what it was published with, and what is above that is no longer there for anybody
+        if newer[0].header.durable < mine.seq:
+            message = f"{self._directory}: batch {mine.seq} was cut off by a recovery before it was durable"
+            raise Conflict(message, head=newer[0].header.durable)
+        return True
 
     @contextmanager
     def _outcome_unknown(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            message = (
-                f"{self._directory}: appending failed: {error}. The batch may or may not be there: read to find out"
-            )
-            raise OutcomeUnknown(message) from error
-
-    def _move_on(self, head: Head, new: Head) -> None:
-        with self._seeing:
-            position = Position(segment=new.segment, offset=new.offset, seq=new.seq, sum=new.sum, durable=head.durable)
-            self._places.passed(position)
-
-    def _tail_of(self, number: int) -> int:
-        """The descriptor of a segment, opened anew when another file has its name. Raises OSError."""
-        path = segments.path_of(self._directory, number)
-        if self._tail is not None and (self._tail[0] != number or not self._env.same_file(self._tail[1], path)):
-            self._let_go_of_tail()
-        if self._tail is None:
-            self._tail = (number, self._env.open_existing(path))
-        return self._tail[1]
+            raise _unknown(self._directory, error) from error
 
     def _page_to_write(self) -> Page:
         with self._seeing:
-            page = self._page_to_read()
+            page = self._page()
             if page is None:
-                page = self._page = _new_page(self._directory, self.uuid, self._env)
+                page = _new_page(self._directory, self.uuid, self._env)
+                self._pages.append(page)
             return page
-
-    def _let_go_of_page(self) -> None:
-        if self._page is not None:
-            self._page.close()
-            self._page = None
-
-    def _let_go_of_tail(self) -> None:
-        if self._tail is not None:
-            (_, descriptor), self._tail = self._tail, None
-            self._env.close(descriptor)
 
     def _refuse_after_fork(self) -> None:
         if self._env.pid() != self._pid:
@@ -328,4 +379,16 @@ def _new_page(directory: Path, log: str, env: Env) -> Page:
 def _check_reached(chain: Chain, end: Position, watermark: int) -> None:
     if end.seq < watermark:
         what = f"this line is missing or not valid, but batches up to {watermark} were acknowledged"
-        raise segments.damaged(chain.segments[end.segment - 1].path, end.offset, end.seq + 1, what)
+        segment = chain.get(end.segment) or chain.last
+        raise segments.damaged(segment.path, end.offset, end.seq + 1, what)
+
+
+def _taken_away(chain: Chain, after: int) -> LogDamaged:
+    first = chain.segments[0]
+    what = f"the log begins here: batches {after + 1} to {chain.base} are not in this directory any more"
+    return segments.damaged(first.path, 0, chain.base, what)
+
+
+def _unknown(directory: Path, error: Exception) -> OutcomeUnknown:
+    message = f"{directory}: appending failed: {error}. The batch may or may not be there: read to find out"
+    return OutcomeUnknown(message)

@@ -6,7 +6,7 @@ r"""What are the bytes of one line? Pure: no files here. The whole drawing is in
     `------- checksummed: segment number, previous sum, this -'
 
 A line counts only by its checksum, which chains it to the line before, so that a flipped, dropped, doubled or moved
-line is found. The payload comes back byte for byte.
+line is found. The payload comes back byte for byte. Behind the last line a segment may be filled with line feeds.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ import msgspec
 from coordination.errors import UsageError
 
 _PREFIX = re.compile(rb'\{"seq":([1-9][0-9]{0,17}),"durable":(0|[1-9][0-9]{0,17}),')
-_BEYOND = re.compile(rb'\{"seq":[1-9][0-9]{0,17},"durable":(?:0|[1-9][0-9]{0,17}),[^\n]*,"sum":"[0-9a-f]{8}"\}\n')
+# looked for at every place, also within a line: two lines are one when the line feed between them is damaged
+_BEYOND = re.compile(rb'(?=\{"seq":([1-9][0-9]{0,17}),"durable":(0|[1-9][0-9]{0,17}),[^\n]*,"sum":"[0-9a-f]{8}"\}\n)')
 _SUFFIX = re.compile(rb',"sum":"([0-9a-f]{8})"\}')
 _SUFFIX_BYTES = len(b',"sum":"00000000"}')
+SUFFIX_BYTES = _SUFFIX_BYTES + 1  # with the line feed
 _SEED = struct.Struct("<QI")
+_SEGMENT = struct.Struct("<Q")  # the first part of a seed
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +37,16 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     durable: int  # everything up to here was durable when the line was written
     payload: bytes
     sum: int
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """The good lines at the beginning of some bytes."""
+
+    batches: list[tuple[int, bytes]]  # number and payload
+    bytes: int  # how many bytes they are
+    seq: int  # of the last one, or of the line before them
+    sum: int  # same
+    durable: int  # the highest watermark in them, 0 when there is none
 
 
 class Previous(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +92,32 @@ def decode_line(line: bytes, *, segment: int, previous_sum: int) -> Line | None:
     return Line(seq=int(start[1]), durable=int(start[2]), payload=payload, sum=checksum)
 
 
+def take(data: bytes, *, segment: int, seq: int, checksum: int, last: int | None) -> Taken:
+    """The lines that follow batch ``seq`` and ``checksum``, up to batch ``last``, to the first bad or unfinished one.
+
+    The same as ``decode_line`` for each of them; written out, because every read of the log goes through here.
+    """
+    batches: list[tuple[int, bytes]] = []
+    seed, crc, view = zlib.crc32(_SEGMENT.pack(segment)), zlib.crc32, memoryview(data)
+    begin = digits = comma = 0
+    while last is None or seq < last:
+        end = data.find(b"\n", begin)
+        prefix = b'{"seq":%d,"durable":' % (seq + 1)
+        body = end + 1 - SUFFIX_BYTES
+        if end < 0 or not data.startswith(prefix, begin):
+            break
+        found = crc(view[begin:body], crc(checksum.to_bytes(4, "little"), seed)) if body > begin else -1
+        if data[body : end + 1] != b',"sum":"%08x"}\n' % found:
+            break
+        digits = begin + len(prefix)
+        comma = data.index(b",", digits)
+        batches.append((seq + 1, b"{%b}" % data[comma + 1 : body]))
+        seq, checksum, begin = seq + 1, found, end + 1
+    # watermarks never fall, so the last one is the highest
+    durable = int(data[digits:comma]) if batches else 0
+    return Taken(batches=batches, bytes=begin, seq=seq, sum=checksum, durable=durable)
+
+
 def encode_header(header: Header) -> tuple[bytes, int]:
     """The header's line with its line feed, and its checksum."""
     return _closed(msgspec.json.encode(header)[:-1], header.segment, _sum_before(header))
@@ -94,9 +133,14 @@ def decode_header(line: bytes) -> tuple[Header, int] | None:
     return None if checksum is None else (header, checksum)
 
 
-def looks_like_a_line(data: bytes) -> bool:
-    """Whether something that has the form of a whole line stands anywhere in ``data``, believable or not."""
-    return _BEYOND.search(data) is not None
+def promised(data: bytes) -> int:
+    """The highest watermark on anything in ``data`` that has the form of a whole line, believable or not; 0: none."""
+    return max((int(found[2]) for found in _BEYOND.finditer(data) if int(found[2]) < int(found[1])), default=0)
+
+
+def suffix(checksum: int) -> bytes:
+    """How a line with that checksum ends, without its line feed."""
+    return b',"sum":"%08x"}' % checksum
 
 
 def written(checksum: int) -> str:
@@ -110,7 +154,7 @@ def _sum_before(header: Header) -> int:
 
 def _closed(body: bytes, segment: int, previous_sum: int) -> tuple[bytes, int]:
     checksum = _checksum(body, segment, previous_sum)
-    return b'%b,"sum":"%08x"}\n' % (body, checksum), checksum
+    return b"%b%b\n" % (body, suffix(checksum)), checksum
 
 
 def _verified(line: bytes, segment: int, previous_sum: int) -> int | None:

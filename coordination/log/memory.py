@@ -6,7 +6,7 @@ Everybody in this process who connects to one name shares one log, which lives a
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -26,7 +26,7 @@ _named: WeakValueDictionary[str, _Batches] = WeakValueDictionary()
 _naming = threading.Lock()
 
 
-def connect(url: str) -> MemoryLog:
+def connect(url: str, *, ours: bool = False) -> MemoryLog:  # noqa: ARG001 - nobody is ever kept waiting
     """The log of that name, empty when it is new."""
     name = url.partition(":")[2]
     with _naming:
@@ -40,6 +40,7 @@ class MemoryLog:
     """Batches in a list. The head is always durable, the epoch always 1."""
 
     epoch = 1
+    base = 0
 
     def __init__(self, batches: _Batches) -> None:
         self._batches = batches
@@ -54,13 +55,16 @@ class MemoryLog:
         """The head."""
         return len(self._batches.payloads)
 
-    def append(self, payload: bytes, *, after: int) -> int:
+    def append(self, payload: bytes, *, after: int, again: Callable[[], bytes] | None = None) -> int:
         """Append one batch. Raises Conflict, UsageError."""
         frames.check_payload(payload)
         with self._batches.grown:
             head = len(self._batches.payloads)
             if head != after:
-                raise Conflict(f"decided after batch {after}, but the log's head is {head}", head=head)
+                if again is None:
+                    raise Conflict(f"decided after batch {after}, but the log's head is {head}", head=head)
+                payload = again()
+                frames.check_payload(payload)
             self._batches.payloads.append(payload)
             self._batches.grown.notify_all()
         return head + 1

@@ -7,7 +7,6 @@ be the disk: after a failed sync the two may differ without a word.
 
 from __future__ import annotations
 
-from collections import deque
 from pathlib import Path
 
 import msgspec
@@ -32,35 +31,36 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 def survey(chain: Chain, reading: Reading | None, *, env: Env) -> Survey:
     """Read and verify everything. Raises LogDamaged for anything but a torn end."""
     newest = chain.last.start
-    claimed = 0 if reading is None else reading.head.durable
-    trusted = reading is not None and reading.this_boot and not reading.poisoned
-    watermark = max(newest.durable, claimed if trusted else 0)
-    end = proven = newest
-    unproven: deque[tuple[Position, bytes]] = deque()
-    for position, line in segments.scan(chain, chain.segments[0].start, env=env):
-        if position.segment != newest.segment:
-            continue  # a segment is created only when all before it is synced
-        end = position
-        watermark = max(watermark, position.durable)
-        unproven.append((position, line.payload))
-        while unproven and unproven[0][0].seq <= watermark:
-            proven = unproven.popleft()[0]
-    _check_tail(chain, end, max(watermark, claimed), env)
-    return Survey(end=end, proven=proven, payloads=tuple(payload for _, payload in unproven))
+    places = [newest]  # in the newest segment: what is before it was synced when it was created
+    for position, _ in segments.scan(chain, chain.segments[0].start, env=env):
+        if position.segment == newest.segment:
+            places.append(position)
+    end = places[-1]
+    claimed = 0 if reading is None else reading.durable
+    trusted = claimed if reading is not None and reading.this_boot and not reading.poisoned else 0
+    watermark = max(trusted, end.durable)
+    _check_tail(chain, end, max(claimed, end.durable), env)
+    proven = before = next(place for place in reversed(places) if place.seq <= max(watermark, newest.seq))
+    for position, _ in segments.scan(chain, before, env=env, last=watermark):
+        proven = position
+    unproven = segments.scan(chain, proven, env=env, last=end.seq)
+    return Survey(end=end, proven=proven, payloads=tuple(payload for _, batches in unproven for _, payload in batches))
 
 
-def recover(directory: Path, page: Page, owner_start: int, *, env: Env) -> Head:
-    """Go on in a new segment of the next epoch. Only under the append lock. Raises LogDamaged, Unsuitable, OSError."""
+def recover(directory: Path, page: Page, *, env: Env) -> Reading:
+    """Go on in a new segment of the next epoch. Only in both turns. Raises LogDamaged, Unsuitable, OSError."""
     if not page.dies_with_boot:
         # every append would begin with a recovery, whose conflict would never end
         raise Unsuitable(f"{directory}: this system does not say which boot it is, so a log here can only be read")
     reading = page.read()
-    page.begin(owner_start)  # killed from here on: the next one recovers again
+    page.mark("dirty")  # killed from here on: the next one recovers again
     chain = segments.load(directory, env=env)
+    number = chain.last.header.segment + 1
+    chain = _known(chain, reading, env)
     found = survey(chain, reading, env=env)
     header = Header(
         log=chain.last.header.log,
-        segment=chain.last.header.segment + 1,
+        segment=number,
         epoch=chain.epoch + 1,
         first_seq=found.proven.seq + 1,
         durable=found.end.seq,
@@ -70,11 +70,11 @@ def recover(directory: Path, page: Page, owner_start: int, *, env: Env) -> Head:
     )
     head = publish_segment(directory, header, found.payloads, env=env)
     page.set_up(head)
-    return head
+    return Reading(head=head, durable=head.seq, dirty=False, syncing=False, poisoned=False, this_boot=True)
 
 
 def publish_segment(directory: Path, header: Header, payloads: tuple[bytes, ...], *, env: Env) -> Head:
-    """Make a segment that appears whole or not at all; where its next line goes. Only under the append lock."""
+    """Make a segment that appears whole or not at all; where its next line goes. Only in the append turn."""
     line, checksum = frames.encode_header(header)
     lines = [line]
     seq = header.first_seq - 1
@@ -86,16 +86,30 @@ def publish_segment(directory: Path, header: Header, payloads: tuple[bytes, ...]
         seq += 1
     data = b"".join(lines)
     files.publish(segments.path_of(directory, header.segment), data, env=env)
-    return Head(
-        epoch=header.epoch, segment=header.segment, offset=len(data), seq=seq, sum=checksum, durable=header.durable
-    )
+    return Head(epoch=header.epoch, segment=header.segment, offset=len(data), seq=seq, sum=checksum)
+
+
+def _known(chain: Chain, reading: Reading | None, env: Env) -> Chain:
+    """Without a newest segment that the page has not heard of: who published it was killed, or could not finish.
+
+    Whether its name is on the disk is unknown, and a second sync of the directory may succeed without it. Nobody has
+    acknowledged anything by it, and all that it was published with stands in the one before, so it is left behind.
+    """
+    if reading is None or not reading.this_boot or len(chain.segments) == 1:
+        return chain
+    older, newest = chain.segments[-2:]
+    if (reading.head.segment, reading.head.epoch) != (older.header.segment, older.header.epoch):
+        return chain
+    for position, _ in segments.scan(chain, newest.start, env=env):
+        if position.seq > newest.header.durable:
+            return chain  # it was written to, so it is the page that is old
+    return Chain(chain.segments[:-1])
 
 
 def _check_tail(chain: Chain, end: Position, watermark: int, env: Env) -> None:
-    if end.seq < watermark:
-        what = f"the log ends before batch {watermark}, which was acknowledged"
-        raise segments.damaged(chain.last.path, end.offset, end.seq + 1, what)
-    # the first byte is skipped so that the bad line itself does not count
-    if frames.looks_like_a_line(segments.remainder(chain, end, env=env)[1:]):
-        what = "this line is not valid, but others follow it: more than a torn end"
+    # Lines of one group reach the disk in any order, so others may well stand behind a torn one. What they must not
+    # say is that it was on the disk when they were written.
+    promised = frames.promised(segments.remainder(chain, end, env=env))
+    if end.seq < max(watermark, promised):
+        what = f"this line is missing or not valid, but batches up to {max(watermark, promised)} were acknowledged"
         raise segments.damaged(chain.last.path, end.offset, end.seq + 1, what)

@@ -8,7 +8,7 @@ whose end is written in its successor's header, it is damage.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,12 +17,14 @@ from coordination import files
 from coordination.env import Env
 from coordination.errors import LogDamaged, NotFound
 from coordination.log import frames
-from coordination.log.frames import Header, Line, Previous
+from coordination.log.frames import Header, Previous
 
 _NAME = re.compile(r"([0-9]{20})\.jsonl")
 _BLOCK = 1 << 17
 _HEADER_BYTES_MAX = 4096
 PAGE = "page"
+
+Batches = list[tuple[int, bytes]]  # numbers and payloads
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,10 +45,15 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     start: Position
 
 
-class Chain(msgspec.Struct, frozen=True, kw_only=True):
-    """All segments of a log, oldest first; their headers follow each other."""
+class Chain:
+    """The segments that count, oldest first: the newest, the one that its header goes on from, and so on.
 
-    segments: tuple[Segment, ...]
+    A segment that none of them goes on from is void, header and all.
+    """
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self.segments = tuple(segments)
+        self._place = {segment.header.segment: place for place, segment in enumerate(segments)}
 
     @property
     def last(self) -> Segment:
@@ -58,9 +65,20 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
         """Of the newest segment."""
         return self.last.header.epoch
 
-    def end_of(self, number: int) -> Previous | None:
-        """Where segment ``number`` ends by its successor's header; None for the newest."""
-        return None if number == len(self.segments) else self.segments[number].header.previous
+    @property
+    def base(self) -> int:
+        """The last batch that is not here any more: 0, unless the oldest segments were taken away."""
+        return self.segments[0].header.first_seq - 1
+
+    def get(self, number: int) -> Segment | None:
+        """The segment of that number, if it counts."""
+        place = self._place.get(number)
+        return None if place is None else self.segments[place]
+
+    def after(self, number: int) -> Segment | None:
+        """The segment that goes on from segment ``number``; None for the newest."""
+        place = self._place[number] + 1
+        return self.segments[place] if place < len(self.segments) else None
 
     def start_before(self, seq: int) -> Position:
         """The start of the segment in which the line after ``seq`` stands, or would."""
@@ -73,35 +91,47 @@ def path_of(directory: Path, number: int) -> Path:
 
 
 def load(directory: Path, *, env: Env, known: Chain | None = None) -> Chain:
-    """All segments of a directory; headers in ``known`` are not read again.
+    """The segments of a directory, from the newest backwards; headers in ``known`` are not read again.
 
     Raises NotFound when there is no log, LogDamaged when there was one and it is not whole.
     """
     numbers = _numbers(directory, env)
-    segments = list(known.segments) if known is not None else []
-    for number in range(len(segments) + 1, max(numbers[-1], len(segments)) + 1):
-        segments.append(_load_segment(path_of(directory, number), number, segments[-1] if segments else None, env))
-    if len(segments) != len(numbers):
-        missing = min(set(range(1, len(segments) + 1)) - set(numbers))
-        raise damaged(path_of(directory, missing), 0, 0, "this segment is missing")
-    return Chain(segments=tuple(segments))
+    segments: list[Segment] = []
+    number: int | None = max(numbers)
+    if known is not None and known.last.header.segment not in numbers:
+        raise damaged(known.last.path, 0, 0, "this segment is missing")
+    while number is not None:
+        segment = None if known is None else known.get(number)
+        if segment is None:
+            segment = _load_segment(path_of(directory, number), number, env)
+        if segments:
+            _check_follows(segments[-1], segment.header)
+        segments.append(segment)
+        number = _number_before(directory, segment.header.previous, numbers)
+    return Chain(segments[::-1])
 
 
-def scan(chain: Chain, start: Position, *, env: Env) -> Iterator[tuple[Position, Line]]:
-    """Every line from ``start`` on with the position behind it; ends at the first bad one of the newest segment.
+def scan(
+    chain: Chain, start: Position, *, env: Env, last: int | None = None, end: int | None = None
+) -> Iterator[tuple[Position, Batches]]:
+    """Every line from ``start`` on, in groups with the position behind each; ends at batch ``last``, at byte ``end``
 
-    Raises LogDamaged when an older segment does not reach the end that its successor gives it.
+    of the newest segment, or at the first bad line in it. Raises LogDamaged when an older segment does not reach the
+    end that its successor gives it.
     """
     position = start
-    while True:
-        end = chain.end_of(position.segment)
-        for behind, line in _scan_segment(chain, position, end, env):
+    while last is None or position.seq < last:
+        segment, newer = chain.get(position.segment), chain.after(position.segment)
+        assert segment is not None
+        reaches = None if newer is None else newer.header.previous
+        until = last if reaches is None else min(reaches.last_seq, reaches.last_seq if last is None else last)
+        for behind, batches in _scan_segment(segment.path, position, until, end if newer is None else None, env):
             position = behind
-            yield behind, line
-        if end is None:
+            yield behind, batches
+        if newer is None or reaches is None or position.seq == last != reaches.last_seq:
             return
-        _check_end(chain.segments[position.segment - 1].path, position, end)
-        position = chain.segments[position.segment].start
+        _check_end(segment.path, position, reaches)
+        position = newer.start
 
 
 def remainder(chain: Chain, position: Position, *, env: Env) -> bytes:
@@ -115,17 +145,16 @@ def remainder(chain: Chain, position: Position, *, env: Env) -> bytes:
 
 def damaged(path: Path, offset: int, seq: int, what: str) -> LogDamaged:
     """The error for damage at a place."""
-    message = f"{path}, byte {offset}, batch {seq}: {what}. Nothing was changed, and this release mends nothing: "
-    message += "copy the log's directory before anything else. Run: coord replay --verify"
+    message = f"{path}, byte {offset}, batch {seq}: {what}. Nothing was changed. Run: coord repair"
     return LogDamaged(message, path=str(path), offset=offset, seq=seq)
 
 
-def _numbers(directory: Path, env: Env) -> list[int]:
+def _numbers(directory: Path, env: Env) -> set[int]:
     try:
         names = env.list_directory(directory)
     except FileNotFoundError as error:
         raise NotFound(f"no log in {directory}: the directory is not there. Run: coord init") from error
-    numbers = [int(match[1]) for name in names if (match := _NAME.fullmatch(name))]
+    numbers = {int(match[1]) for name in names if (match := _NAME.fullmatch(name))}
     if numbers:
         return numbers
     if PAGE in names:
@@ -133,7 +162,18 @@ def _numbers(directory: Path, env: Env) -> list[int]:
     raise NotFound(f"no log in {directory}: it holds no segment. Run: coord init")
 
 
-def _load_segment(path: Path, number: int, before: Segment | None, env: Env) -> Segment:
+def _number_before(directory: Path, previous: Previous | None, numbers: set[int]) -> int | None:
+    """The segment that is gone on from; None for the first, also where older ones were taken away on purpose."""
+    if previous is None:
+        return None
+    if previous.segment in numbers:
+        return previous.segment
+    if min(numbers) < previous.segment:
+        raise damaged(path_of(directory, previous.segment), 0, 0, "this segment is missing")
+    return None
+
+
+def _load_segment(path: Path, number: int, env: Env) -> Segment:
     try:
         descriptor = env.open_read(path)
     except FileNotFoundError as error:
@@ -146,60 +186,51 @@ def _load_segment(path: Path, number: int, before: Segment | None, env: Env) -> 
     if decoded is None:
         raise damaged(path, 0, 0, "expected a segment header with a valid checksum in line 1")
     header, checksum = decoded
-    _check_header(path, header, number, before)
+    previous = header.previous
+    goes_on = header.first_seq == 1 if previous is None else previous.segment < number
+    if header.segment != number or not goes_on or header.first_seq != (previous.last_seq + 1 if previous else 1):
+        raise damaged(path, 0, header.first_seq, "the header does not fit its file's name, or itself")
     seq = header.first_seq - 1
     start = Position(segment=number, offset=len(line) + 1, seq=seq, sum=checksum, durable=max(seq, header.durable))
     return Segment(path=path, header=header, start=start)
 
 
-def _check_header(path: Path, header: Header, number: int, before: Segment | None) -> None:
-    previous = header.previous
-    if before is None or previous is None:
-        follows = before is None and previous is None and header.first_seq == 1
-    else:
-        follows = (
-            previous.segment == number - 1
-            and header.first_seq == previous.last_seq + 1 >= before.header.first_seq
-            and header.log == before.header.log
-            and 0 <= header.epoch - before.header.epoch <= 1
-        )
-    if header.segment != number or not follows:
-        raise damaged(path, 0, header.first_seq, "the header does not follow the segment before it")
+def _check_follows(newer: Segment, older: Header) -> None:
+    header = newer.header
+    follows = header.log == older.log and 0 <= header.epoch - older.epoch <= 1 and header.first_seq >= older.first_seq
+    if not follows:
+        raise damaged(newer.path, 0, header.first_seq, "the header does not follow the segment before it")
 
 
-def _scan_segment(chain: Chain, start: Position, end: Previous | None, env: Env) -> Iterator[tuple[Position, Line]]:
-    position = start
-    lines = _lines(chain.segments[start.segment - 1].path, start.offset, env)
-    while end is None or position.seq < end.last_seq:
-        raw = next(lines, None)
-        if raw is None:
-            return
-        line = frames.decode_line(raw, segment=start.segment, previous_sum=position.sum)
-        if line is None or line.seq != position.seq + 1:
-            return
-        position = Position(
-            segment=start.segment,
-            offset=position.offset + len(raw) + 1,
-            seq=line.seq,
-            sum=line.sum,
-            durable=max(position.durable, line.durable),
-        )
-        yield position, line
-
-
-def _lines(path: Path, offset: int, env: Env) -> Iterator[bytes]:
-    """Whole lines without their line feeds; what follows the last line feed is left out."""
+def _scan_segment(
+    path: Path, position: Position, last: int | None, end: int | None, env: Env
+) -> Iterator[tuple[Position, Batches]]:
     try:
         descriptor = env.open_read(path)
     except FileNotFoundError as error:  # it was there when the chain was read
         raise damaged(path, 0, 0, "this segment is missing") from error
     try:
-        rest = b""
-        while block := env.read(descriptor, _BLOCK, offset):
+        offset, rest = position.offset, b""
+        while last is None or position.seq < last:
+            size = _BLOCK if end is None else min(_BLOCK, end - offset)
+            block = env.read(descriptor, size, offset) if size > 0 else b""
+            if not block:
+                return
             offset += len(block)
-            lines = (rest + block).split(b"\n")
-            rest = lines.pop()
-            yield from lines
+            rest += block
+            taken = frames.take(rest, segment=position.segment, seq=position.seq, checksum=position.sum, last=last)
+            if taken.batches:
+                position = Position(
+                    segment=position.segment,
+                    offset=position.offset + taken.bytes,
+                    seq=taken.seq,
+                    sum=taken.sum,
+                    durable=max(position.durable, taken.durable),
+                )
+                yield position, taken.batches
+            rest = rest[taken.bytes :]
+            if b"\n" in rest:  # a bad line, or the fill behind the last
+                return
     finally:
         env.close(descriptor)
 

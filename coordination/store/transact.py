@@ -80,16 +80,18 @@ class Store(Generic[S]):
     def transact(self, decide: Callable[[S], Sequence[AnyEvent]]) -> Transaction[S]:
         """Append what ``decide`` answers to the state at the head, and return when that is durable.
 
-        ``decide`` is pure and may be asked several times; what it raises comes through. With no events, returns when
-        the facts it decided on are durable. Raises OutcomeUnknown (refresh to learn what became of it), LogDamaged.
+        ``decide`` is pure and quick, and may be asked several times; what it raises comes through. It is asked first
+        while others may write; if one did, it is asked again in our turn, so nobody is overtaken twice. With no
+        events, returns when the facts it decided on are durable. Raises OutcomeUnknown (refresh to learn what became
+        of it), LogDamaged.
         """
         while True:
             folded = self._refreshed()
             events = tuple(decide(folded.state))
             if events:
-                seq = self._append(folded, events)
-                if seq is not None:
-                    return Transaction(state=self._current().state, seq=seq, events=events)
+                transaction = self._append(folded, events, decide)
+                if transaction is not None:
+                    return transaction
             elif self._is_durable(folded):
                 return Transaction(state=folded.state, seq=None, events=())
 
@@ -167,17 +169,26 @@ class Store(Generic[S]):
         self._folded = _Folded(state=state, seq=last, epoch=base.epoch)
         return self._folded
 
-    def _append(self, folded: _Folded[S], events: tuple[AnyEvent, ...]) -> int | None:
-        """Append and fold; None when the head moved. Our own batch is folded as everybody will read it."""
-        payload = encode(events, self._now())
-        self._folded = None
+    def _append(
+        self, folded: _Folded[S], events: tuple[AnyEvent, ...], decide: Callable[[S], Sequence[AnyEvent]]
+    ) -> Transaction[S] | None:
+        """Append and fold; None when all must be decided anew. Our own batch is folded as everybody will read it."""
+        epoch, payload = folded.epoch, encode(events, self._now())
+
+        def again() -> bytes:
+            nonlocal folded, events, payload
+            folded = self._refreshed()
+            events = tuple(decide(folded.state))
+            if not events or folded.epoch != epoch:  # what was recovered is folded, from the start, in nobody's turn
+                raise Conflict("nothing to append", head=folded.seq)
+            payload = encode(events, self._now())
+            return payload
+
         try:
-            seq = self._log.append(payload, after=folded.seq)
+            seq = self._log.append(payload, after=folded.seq, again=again)
         except Conflict:
-            self._folded = folded
             return None
-        self._fold(folded, [(seq, payload)])
-        return seq
+        return Transaction(state=self._fold(folded, [(seq, payload)]).state, seq=seq, events=events)
 
     def _is_durable(self, folded: _Folded[S]) -> bool:
         """Whether what was decided on survives a power cut; when unknown, make it so and let it be decided again."""

@@ -75,6 +75,37 @@ def refuses_a_moved_head(connect: Connect) -> None:
     assert log.append(b'{"n":3}', after=2) == 3
 
 
+def decides_again_at_the_head(connect: Connect) -> None:
+    """With ``again`` there is no conflict: it sees everything up to the head, and its batch comes right behind that."""
+    log, other = connect(), connect()
+    _fill(other, 3)
+    seen: list[int] = []
+
+    def again() -> bytes:
+        seen.extend(seq for seq, _ in log.read(1, upto="head"))
+        return b'{"again":1}'
+
+    assert log.append(b'{"no":1}', after=1, again=again) == 4
+    assert seen == [2, 3]
+    assert log.append(b'{"n":5}', after=4, again=again) == 5
+    assert seen == [2, 3]
+    payloads = [payload for _, payload in connect().read(3, upto="durable")]
+    assert payloads == [b'{"again":1}', b'{"n":5}']
+
+
+def appends_nothing_when_deciding_again_fails(connect: Connect) -> None:
+    """What ``again`` raises comes through, the log stays as it was, and everybody can go on."""
+    log = connect()
+    _fill(log, 1)
+
+    def again() -> bytes:
+        raise LookupError("changed my mind")
+
+    _raised(LookupError, partial(log.append, b'{"no":1}', after=0, again=again))
+    _raised(UsageError, partial(log.append, b'{"no":1}', after=0, again=lambda: b"[]"))
+    assert connect().append(b'{"n":2}', after=1) == 2
+
+
 def refuses_what_is_not_an_object_on_one_line(connect: Connect) -> None:
     """A payload that would not come back byte for byte is refused, and the log stays as it was."""
     log = connect()
@@ -134,6 +165,8 @@ CHECKS: tuple[Check, ...] = (
     is_durable_on_return,
     reads_after_any_number,
     refuses_a_moved_head,
+    decides_again_at_the_head,
+    appends_nothing_when_deciding_again_fails,
     refuses_what_is_not_an_object_on_one_line,
     keeps_its_name,
     settles_without_changing_anything,

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,6 +101,11 @@ def tail(directory: Path) -> Path:
     return max(directory.glob("*.jsonl"))
 
 
+def lines_of(path: Path) -> bytes:
+    """A segment without the fill behind its last line."""
+    return path.read_bytes().rstrip(b"\n") + b"\n"
+
+
 def files(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.glob("*.jsonl")}
 
@@ -173,10 +178,10 @@ def test_a_torn_end_is_void_and_stays(directory: Path, env: Faulty) -> None:
     """Cut anywhere in an unacknowledged line, the log goes on after the line before; old bytes stay as they are."""
     page = (directory / "page").read_bytes()
     path = tail(directory)
-    whole = path.read_bytes()
+    whole = lines_of(path)
     with connected(directory, env) as log:
         log.append(payload(5), after=4)
-    line = path.read_bytes()[len(whole) :]
+    line = lines_of(path)[len(whole) :]
     spare = directory.with_name("spare")
     for length in range(len(line)):
         shutil.rmtree(spare, ignore_errors=True)
@@ -206,7 +211,7 @@ def test_a_line_that_was_written_but_not_acknowledged_may_stay(directory: Path, 
 
 def test_cutting_what_was_acknowledged_is_damage(directory: Path, env: Faulty) -> None:
     """However much of acknowledged lines is missing, everybody is told where, in this boot and the next."""
-    whole = tail(directory).read_bytes()
+    whole = lines_of(tail(directory))
     header = whole.index(b"\n") + 1
     for boot in ("this", "next"):
         env.boot = boot
@@ -217,14 +222,14 @@ def test_cutting_what_was_acknowledged_is_damage(directory: Path, env: Faulty) -
                     with pytest.raises(LogDamaged, match=r"acknowledged|reaches") as caught:
                         numbers(log, upto)
                 assert caught.value.path == str(tail(directory))
-                with pytest.raises(LogDamaged, match="coord replay --verify"):
+                with pytest.raises(LogDamaged, match="coord repair"):
                     log.append(payload(5), after=4)
     assert files(directory) == {tail(directory).name: whole[: len(whole) - 1]}
 
 
 def test_any_flipped_byte_is_found_or_harmless(directory: Path, env: Faulty) -> None:
     """One changed byte in any line, with or without the page, gives LogDamaged or the same batches, never others."""
-    whole = tail(directory).read_bytes()
+    whole = lines_of(tail(directory))
     page = (directory / "page").read_bytes()
     for place in range(len(whole)):
         flipped = bytearray(whole)
@@ -241,7 +246,7 @@ def test_any_flipped_byte_is_found_or_harmless(directory: Path, env: Faulty) -> 
 
 def test_without_the_page_only_the_last_line_can_pass_for_torn(directory: Path, env: Faulty) -> None:
     """The one declared weakness: page lost and last line damaged; anything earlier is still found."""
-    whole = tail(directory).read_bytes()
+    whole = lines_of(tail(directory))
     last = whole.index(b'{"seq":4')
     for place in range(last):
         flipped = bytearray(whole)
@@ -315,7 +320,7 @@ def test_a_file_whose_sync_failed_is_never_synced_again(directory: Path, env: Fa
 
 def test_after_a_failed_sync_the_page_proves_nothing(directory: Path, env: Faulty) -> None:
     """A disk that failed once may have lost more: the newest acknowledged batch, too, is written to a new file."""
-    whole = tail(directory).read_bytes()
+    whole = lines_of(tail(directory))
     with connected(directory, env) as log:
         env.fault = "sync"
         with pytest.raises(OutcomeUnknown):
@@ -347,8 +352,10 @@ def test_a_failed_roll_is_outcome_unknown_and_heals(directory: Path, env: Faulty
         with pytest.raises(OutcomeUnknown):
             log.append(payload(5), after=4)
         env.fault = ""
-        assert appended(log, 5) == 5
-        assert numbers(log) == [1, 2, 3, 4, 5]
+        # what fails is the sync of the batch itself where the old segment was synced before
+        known = [1, 2, 3, 4, 5] if fault == "sync" else [1, 2, 3, 4]
+        assert appended(log, 5) == len(known) + 1
+        assert numbers(log) == [*known, 5]
 
 
 def test_readers_follow_over_a_roll(directory: Path, env: Faulty) -> None:
@@ -381,10 +388,9 @@ def test_another_container_of_this_boot_goes_on(directory: Path, env: Faulty) ->
         assert appended(log, 5) == 5
         assert numbers(log) == [1, 2, 3, 4, 5]
         assert log.epoch == 1
-        reading = log._page.read() if log._page else None
-    assert reading is not None
-    assert reading.owner.namespace == 2
-    assert reading.owner.pid == os.getpid()
+        reading = log._pages[-1].read()
+        assert reading is not None
+        assert log._pages[-1].signed("append") is None
 
 
 def test_a_system_without_boot_names_can_only_read(directory: Path, env: Faulty) -> None:
@@ -444,7 +450,7 @@ def test_lines_beyond_a_bad_one_are_damage(directory: Path, env: Faulty) -> None
     whole = tail(directory).read_bytes()
     tail(directory).write_bytes(whole.replace(b'"n":3', b'"n":9'))
     (directory / "page").unlink()
-    with connected(directory, env) as log, pytest.raises(LogDamaged, match="more than a torn end") as caught:
+    with connected(directory, env) as log, pytest.raises(LogDamaged, match="acknowledged") as caught:
         log.settle()
     assert caught.value.seq == 3
     assert caught.value.offset == whole.index(b'{"seq":3')
@@ -469,6 +475,10 @@ def test_an_interrupted_store_of_the_page_is_not_believed(directory: Path) -> No
                 raise KeyboardInterrupt
             self.left -= 1
             super().store(words, index, value)
+
+        def store_many(self, words: memoryview, index: int, values: Sequence[int]) -> None:
+            for place, value in enumerate(values, index):
+                self.store(words, place, value)
 
     env = Interrupted()
     with connected(directory, env) as log:
@@ -502,14 +512,15 @@ def test_a_mark_stands_while_a_line_is_written_and_none_afterwards(directory: Pa
             return super().write(descriptor, data, offset)
 
     def marked(log: FileLog | None) -> bool:
-        reading = log._page.read() if log is not None and log._page is not None else None
+        reading = log._pages[-1].read() if log is not None else None
         assert reading is not None
-        return reading.marked
+        return reading.dirty
 
     world = Looking()
     create(directory.with_name("other"), env=Env())
     with connected(directory.with_name("other"), world) as log:
         world.log = log
         log.append(payload(1), after=0)
-        assert seen == [True]
+        assert seen
+        assert all(seen)
         assert not marked(log)

@@ -95,11 +95,16 @@ def test_what_cannot_be_spliced_is_refused(payload: bytes) -> None:
         frames.check_payload(payload)
 
 
-def test_something_like_a_line_is_seen_anywhere() -> None:
-    """A whole line is recognised behind garbage, whatever its checksum; a torn one and plain text are not."""
-    assert frames.looks_like_a_line(b"garbage" + line_of())
-    assert not frames.looks_like_a_line(b"garbage" + line_of()[:-1])
-    assert not frames.looks_like_a_line(b'{"type":"Text"}\n')
+def test_what_a_line_promises_is_seen_anywhere() -> None:
+    """The watermark of a whole line counts behind garbage, whatever its checksum; a torn one and plain text do not."""
+    line = line_of()
+    promised = frames.decode_line(line[:-1], segment=2, previous_sum=7)
+    watermark = int(line.split(b'"durable":')[1].split(b",")[0])
+    assert promised is None or promised.durable == watermark
+    assert frames.promised(b"garbage" + line) == watermark > 0
+    assert frames.promised(b"garbage" + line[:-1]) == 0
+    assert frames.promised(b'{"type":"Text"}\n') == 0
+    assert frames.promised(line.replace(b'"durable":%d' % watermark, b'"durable":99999')) == 0
 
 
 def test_the_documented_example_is_a_log() -> None:

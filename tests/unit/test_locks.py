@@ -117,11 +117,6 @@ def test_a_removed_lock_file_is_not_ours(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.write_bytes(b"")
     assert locks.hold(path, env=Replacing(path)) is None
-    path.write_bytes(b"")
-    turns = locks.Turns(path, env=Replacing(path))
-    with turns:
-        assert locks.held(path)
-    turns.close()
 
 
 def test_a_failure_while_signing_frees_the_lock(tmp_path: Path) -> None:
@@ -144,8 +139,6 @@ def test_links_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unsuitable, match="symbolic link"):
         locks.held(tmp_path / "lock")
     with pytest.raises(Unsuitable, match="symbolic link"), locks.exclusive(tmp_path / "lock", 0.0):
-        pytest.fail("was locked")
-    with pytest.raises(Unsuitable, match="symbolic link"), locks.Turns(tmp_path / "lock"):
         pytest.fail("was locked")
     assert not (tmp_path / "elsewhere").exists()
 
@@ -171,52 +164,6 @@ def test_exclusive_excludes_and_ends(tmp_path: Path) -> None:
         raise ZeroDivisionError
     with locks.exclusive(path, 1.0):
         assert path.exists()
-
-
-def test_turns_are_taken_by_one_at_a_time(tmp_path: Path) -> None:
-    """Threads sharing one ``Turns`` and others with their own never overlap."""
-    shared = locks.Turns(tmp_path / "turns")
-    everybody = [shared, shared, locks.Turns(tmp_path / "turns")]
-    inside: list[int] = []
-    overlaps: list[int] = []
-
-    def take(turns: locks.Turns) -> None:
-        for _ in range(200):
-            with turns:
-                inside.append(1)
-                overlaps.extend([1] * (len(inside) - 1))
-                inside.pop()
-
-    threads = [threading.Thread(target=take, args=(turns,)) for turns in everybody]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert overlaps == []
-    for turns in everybody:
-        turns.close()
-        turns.close()
-
-
-def test_turns_survive_being_closed_inside(tmp_path: Path) -> None:
-    """A turn whose wait fails leaves the next one free to try."""
-
-    class Broken(Env):
-        broken = True
-
-        def lock(self, descriptor: int) -> None:
-            if self.broken:
-                raise OSError(37, "No locks available")
-            super().lock(descriptor)
-
-    world = Broken()
-    turns = locks.Turns(tmp_path / "turns", env=world)
-    with pytest.raises(OSError, match="No locks"), turns:
-        pytest.fail("was locked")
-    world.broken = False
-    with turns:
-        assert locks.held(tmp_path / "turns")
-    turns.close()
 
 
 def test_an_identity_is_one_process_only() -> None:

@@ -12,7 +12,7 @@ from coordination.env import REAL
 from coordination.errors import LogDamaged, NotFound
 from coordination.log import frames, segments
 from coordination.log.file import FileLog, create
-from coordination.log.frames import Header
+from coordination.log.frames import Header, Previous
 
 Rewrite = Callable[[Header], Header]
 
@@ -29,7 +29,7 @@ def three_segments(directory: Path) -> list[Path]:
 
 def all_of(directory: Path) -> list[int]:
     chain = segments.load(directory, env=REAL)
-    return [line.seq for _, line in segments.scan(chain, chain.segments[0].start, env=REAL)]
+    return [seq for _, batches in segments.scan(chain, chain.segments[0].start, env=REAL) for seq, _ in batches]
 
 
 def test_batches_go_on_across_segments(tmp_path: Path) -> None:
@@ -47,14 +47,46 @@ def test_no_directory_and_no_segment_are_not_found(tmp_path: Path) -> None:
             segments.load(place, env=REAL)
 
 
-@pytest.mark.parametrize("gone", [0, 1])
-def test_a_missing_segment_is_damage(tmp_path: Path, gone: int) -> None:
-    """A gap in the numbers, also at the beginning, is refused with the name of what is missing."""
-    path = three_segments(tmp_path)[gone]
+def test_a_missing_segment_is_damage(tmp_path: Path) -> None:
+    """A gap in the numbers is refused with the name of what is missing."""
+    path = three_segments(tmp_path)[1]
     path.unlink()
     with pytest.raises(LogDamaged, match="missing") as caught:
         segments.load(tmp_path, env=REAL)
     assert caught.value.path == str(path)
+
+
+def test_the_oldest_segments_may_be_taken_away(tmp_path: Path) -> None:
+    """The log then begins later and says so; asking for what is gone is an error, never an empty answer."""
+    paths = three_segments(tmp_path)
+    paths[0].unlink()
+    chain = segments.load(tmp_path, env=REAL)
+    assert chain.base == chain.segments[0].header.first_seq - 1 > 0
+    log = FileLog(tmp_path)
+    assert log.base == chain.base
+    assert [seq for seq, _ in log.read(chain.base, upto="durable")] == list(range(chain.base + 1, 7))
+    with pytest.raises(LogDamaged, match="the log begins here") as caught:
+        log.read(0, upto="head")
+    assert caught.value.path == str(paths[1])
+    assert log.append(b'{"n":7}', after=6) == 7
+    log.close()
+
+
+def test_a_newer_segment_may_leave_others_behind(tmp_path: Path) -> None:
+    """What a header does not go on from is void, whatever stands in it; so a repair is one new file."""
+    paths = three_segments(tmp_path)
+    chain = segments.load(tmp_path, env=REAL)
+    first = chain.segments[0]
+    position = [where for where, _ in segments.scan(chain, first.start, env=REAL, last=1)][-1]
+    previous = Previous(segment=1, last_seq=1, sum=frames.written(position.sum))
+    number = len(paths) + 1
+    header = Header(log=first.header.log, segment=number, epoch=2, first_seq=2, durable=1, previous=previous)
+    paths[1].write_bytes(b"rubbish")
+    segments.path_of(tmp_path, number).write_bytes(frames.encode_header(header)[0])
+    assert [segment.header.segment for segment in segments.load(tmp_path, env=REAL).segments] == [1, number]
+    assert all_of(tmp_path) == [1]
+    paths[1].unlink()
+    assert all_of(tmp_path) == [1]
 
 
 def test_all_segments_missing_is_damage(tmp_path: Path) -> None:
@@ -99,7 +131,7 @@ def test_a_header_that_does_not_follow_is_damage(tmp_path: Path, rewrite: Rewrit
     decoded = frames.decode_header(line)
     assert decoded is not None
     path.write_bytes(frames.encode_header(rewrite(decoded[0]))[0] + rest)
-    with pytest.raises(LogDamaged, match="does not follow"):
+    with pytest.raises(LogDamaged, match=r"does not (follow|fit)"):
         segments.load(tmp_path, env=REAL)
 
 
@@ -109,7 +141,7 @@ def test_a_file_without_a_header_is_damage(tmp_path: Path, content: bytes) -> No
     three_segments(tmp_path)[0].write_bytes(content)
     with pytest.raises(LogDamaged, match="header") as caught:
         segments.load(tmp_path, env=REAL)
-    assert "coord replay --verify" in str(caught.value)
+    assert "coord repair" in str(caught.value)
 
 
 def test_an_older_segment_must_reach_its_end(tmp_path: Path) -> None:
