@@ -37,6 +37,8 @@ class Actor:
 class Scheduler(Fate):
     """Runs actors until each has come to its end. ``patience`` is how many gestures one mostly makes in a row."""
 
+    watching = True
+
     def __init__(self, world: SimulatedWorld, dice: Random, *, patience: float, gestures_max: int) -> None:
         self.world = world
         self.dice = dice

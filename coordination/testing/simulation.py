@@ -30,7 +30,7 @@ import msgspec
 from coordination.errors import Conflict, OutcomeUnknown, Refused
 from coordination.log.file import FileLog, create
 from coordination.testing import history
-from coordination.testing.aftermath import DIRECTORY, Batches, Ledger, crash, payload, read
+from coordination.testing.aftermath import DIRECTORY, Batches, Ledger, crash, payload, read, small_fill
 from coordination.testing.disk import File
 from coordination.testing.scheduler import Actor, Scheduler, Script
 from coordination.testing.world import DAY_SECONDS, Fate, Fault, SimulatedEnv, SimulatedWorld, Stuck
@@ -38,10 +38,21 @@ from coordination.testing.world import DAY_SECONDS, Fate, Fault, SimulatedEnv, S
 _EPOCH = re.compile(rb'"epoch":(\d+)')
 _GESTURES_MAX = 30_000
 _CRASHES_MAX = 6
+_VIOLATIONS_MAX = 3  # of one schedule; one alone mostly shows itself many times
 _TRIES = 30
 _SYNCS = ("sync", "sync_data")
 _KILLING = (*_SYNCS, "write", "store", "store_many", "rename", "sync_directory", "lock", "unlock", "wake", "wait_word")
-_FAILING = ("open_write", "open_existing", "open_read", "create", "rename", "sync_directory", "resize", "read", "unlink")
+_FAILING = (
+    "open_write",
+    "open_existing",
+    "open_read",
+    "create",
+    "rename",
+    "sync_directory",
+    "resize",
+    "read",
+    "unlink",
+)
 _JUMPS = (DAY_SECONDS, -DAY_SECONDS, 365 * DAY_SECONDS, -365 * DAY_SECONDS)
 Trouble = Literal["kill", "kill aimed", "power cut", "failed sync", "short", "full", "error", "split", "stop", "jump"]
 _TROUBLES: tuple[Trouble, ...] = (
@@ -105,12 +116,13 @@ class Schedule(Scheduler):
 
     def history(self) -> Report:
         """Let it happen, and judge."""
-        try:
-            self.run()
-        except Stuck as stuck:
-            self.wrong(str(stuck))
-        else:
-            self._judge()
+        with small_fill():
+            try:
+                self.run()
+            except Stuck as stuck:
+                self.wrong(str(stuck))
+            else:
+                self._judge()
         self.report.gestures = self.gestures
         self.report.acknowledged = len(self.ledger.acknowledged)
         return self.report
@@ -118,7 +130,9 @@ class Schedule(Scheduler):
     def wrong(self, what: str) -> None:
         """A promise was broken."""
         again = f"python -m coordination.testing.simulation --seed {self.seed} --schedules 1"
-        self.report.violations.append(f"{what}\n    again: {again}")
+        violation = f"{what}\n    again: {again}"
+        if violation not in self.report.violations and len(self.report.violations) < _VIOLATIONS_MAX:
+            self.report.violations.append(violation)
 
     # what is in store
 
@@ -155,7 +169,12 @@ class Schedule(Scheduler):
             case "error":
                 self._aim(dice.choice(_FAILING), count, Fault("error", dice.choice((errno.EIO, errno.ENOSPC))))
             case "split":
-                self._aim(dice.choice(("write", "look", "wait_word")), count, Fault("split", share=share), dice.randrange(1, 20))
+                self._aim(
+                    dice.choice(("write", "look", "wait_word")),
+                    count,
+                    Fault("split", share=share),
+                    dice.randrange(1, 20),
+                )
             case "stop":
                 self._at(dice.randrange(600), self._stop)
             case "jump":
@@ -218,7 +237,7 @@ class Schedule(Scheduler):
         return None
 
     def _stop(self, env: SimulatedEnv) -> Fault | None:
-        self.stop(env, self.dice.choice((0.001, 1.0, 30.0)))
+        self.stop(env, self.dice.choice((0.001, 0.3, 3.0)))
         return None
 
     def _jump(self, env: SimulatedEnv) -> Fault | None:  # noqa: ARG002 - everybody's clock
@@ -255,8 +274,10 @@ class Schedule(Scheduler):
 
     def _one_of(self, env: SimulatedEnv, log: FileLog, name: str) -> Callable[[], None]:
         luck = self.dice.random()
-        if luck < 0.4:
-            return lambda: self._append_after_reading(log, name)
+        if luck < 0.35:
+            return lambda: self._append_after_reading(env, log, name)
+        if luck < 0.5:
+            return lambda: self._append_deciding_again(log, name)
         if luck < 0.8:
             return lambda: self._append_blindly(log, name)
         if luck < 0.9:
@@ -282,10 +303,11 @@ class Schedule(Scheduler):
 
     def _connected(self, env: SimulatedEnv) -> FileLog:
         logs: list[FileLog] = []
+        ours = self.dice.random() < 0.5
 
         def connect() -> None:
             create(DIRECTORY, env=env)
-            logs.append(FileLog(DIRECTORY, env=env, segment_bytes=self._segment_bytes))
+            logs.append(FileLog(DIRECTORY, env=env, segment_bytes=self._segment_bytes, ours=ours))
 
         self._patiently(connect)
         return logs[0]
@@ -299,16 +321,27 @@ class Schedule(Scheduler):
                 continue
         raise AssertionError(f"still refused after {_TRIES} tries, though the disk works again")
 
-    def _append_after_reading(self, log: FileLog, name: str) -> None:
+    def _append_after_reading(self, env: SimulatedEnv, log: FileLog, name: str) -> None:
         batches = read(log, durable=False)
         head, seen = len(batches), batches[-1][1] if batches else None
         value = self._asked(name)
+        if self.dice.random() < 0.3:  # think: then the head may be another batch of the same number
+            env.sleep(self.dice.choice((0.0001, 0.01, 0.1)))
         self._answered(name, value, lambda: log.append(payload(value, after=head, seen=seen), after=head))
 
     def _append_blindly(self, log: FileLog, name: str) -> None:
         value = self._asked(name)
         line = payload(value)
-        self._answered(name, value, lambda: log.append(line, after=log.durable))
+        self._answered(name, value, lambda: log.append(line, after=0, again=lambda: line))
+
+    def _append_deciding_again(self, log: FileLog, name: str) -> None:
+        value = self._asked(name)
+
+        def decide() -> bytes:
+            batches = read(log, durable=False)
+            return payload(value, after=len(batches), seen=batches[-1][1] if batches else None)
+
+        self._answered(name, value, lambda: log.append(payload(value, after=0), after=0, again=decide))
 
     def _asked(self, name: str) -> str:
         self._values += 1
@@ -317,16 +350,15 @@ class Schedule(Scheduler):
         self._tell(history.Event(name, self._tick(), "invoke", value))
         return value
 
-    def _answered(self, name: str, value: str, append: Callable[[], int | None]) -> None:
+    def _answered(self, name: str, value: str, append: Callable[[], int]) -> None:
         try:
             seq = append()
-        except (OutcomeUnknown, OSError):
-            self._tell(history.Event(name, self._tick(), "unknown", value))
-        except (Conflict, Refused):
+        except (OutcomeUnknown, OSError) as error:
+            self._tell(history.Event(name, self._tick(), "unknown", value), error)
+        except (Conflict, Refused) as error:
             self.ledger.refuse(value)
-            self._tell(history.Event(name, self._tick(), "refused", value))
+            self._tell(history.Event(name, self._tick(), "refused", value), error)
         else:
-            assert seq is not None
             self._tell(history.Event(name, self._tick(), "ok", value, seq))
             self._acknowledged(seq, value)
 
@@ -372,8 +404,11 @@ class Schedule(Scheduler):
         self._now += 1
         return self._now
 
-    def _tell(self, event: history.Event) -> None:
+    def _tell(self, event: history.Event, error: Exception | None = None) -> None:
         self.events.append(event)
+        if self.world.trace is not None:
+            told = f"{event.value} {event.seq or ''} {'' if error is None else repr(error)}"
+            self.world.trace.append((0, f"{event.process}: {event.kind}", told))
 
     def _segments(self) -> dict[File, bytes]:
         """What is on the disk in each segment."""
