@@ -280,7 +280,8 @@ class FileLog:
     def _roll(self, page: Page, head: Head) -> Head:
         """Close the segment and go on in a new one of the same epoch. Killed here, the next recovers."""
         if not self._commit.sync_all(page, head.epoch):
-            raise OSError(errno.EIO, "the segment before the new one could not be made durable")
+            message = f"{self._directory}: the log must be recovered before it can grow; nothing was appended"
+            raise Conflict(message, head=head.seq)
         previous = Previous(segment=head.segment, last_seq=head.seq, sum=frames.written(head.sum))
         header = Header(
             log=self.uuid,

@@ -12,6 +12,7 @@ import pytest
 
 from coordination.env import Env
 from coordination.errors import Conflict, OutcomeUnknown
+from coordination.locks import identity
 from coordination.log.file import FileLog, create
 
 PATIENCE_SECONDS = 20.0
@@ -227,19 +228,65 @@ def test_a_segment_whose_name_may_be_lost_is_left_behind(directory: Path, env: H
     log.close()
 
 
-def test_a_page_that_was_put_back_does_not_hide_what_came_after(directory: Path, env: Hooked) -> None:
-    """An old copy of the page names an older segment; what was written to the newer one stays."""
+@pytest.mark.parametrize("newer", [1, 2])
+def test_a_page_that_was_put_back_does_not_hide_what_came_after(directory: Path, env: Hooked, newer: int) -> None:
+    """An old copy of the page names an older segment; what was written to the newer ones stays."""
     log = FileLog(directory, env=env, segment_bytes=1)
     log.append(payload(1), after=0)
     old = (directory / "page").read_bytes()
-    log.append(payload(2), after=1)
-    log.append(payload(3), after=2)
+    for after in range(1, 1 + newer):
+        log.append(payload(after + 1), after=after)
     log.close()
     (directory / "page").write_bytes(old)
     log = FileLog(directory, env=env)
     log.settle()
-    assert [seq for seq, _ in log.read(0, upto="durable")] == [1, 2, 3]
+    assert [seq for seq, _ in log.read(0, upto="durable")] == list(range(1, 2 + newer))
     log.close()
+
+
+def test_a_log_cannot_grow_over_an_unfinished_sync(directory: Path, env: Hooked) -> None:
+    """Before a segment is closed its lines must be durable; if they may not be, the caller decides again."""
+    log = FileLog(directory, env=env, segment_bytes=1)
+    log.append(payload(1), after=0)
+    log._pages[-1].mark("syncing")
+    log._pages[-1].reach(0)
+    with pytest.raises(Conflict, match="recovered before it can grow"):
+        log.append(payload(2), after=1)
+    list(log.read(0, upto="head"))
+    with pytest.raises(Conflict):
+        log.append(payload(2), after=1)
+    list(log.read(0, upto="head"))
+    assert log.append(payload(2), after=1) == 2
+    assert [seq for seq, _ in log.read(0, upto="durable")] == [1, 2]
+    log.close()
+
+
+def test_a_page_that_was_copied_in_place_goes_on(directory: Path, env: Hooked) -> None:
+    """Another file with the same words has the page's name: it is mapped instead, and says the same."""
+    log = FileLog(directory, env=env)
+    log.append(payload(1), after=0)
+
+    def replace() -> None:
+        env.before_try = lambda: None
+        (directory / "copy").write_bytes((directory / "page").read_bytes())
+        (directory / "copy").rename(directory / "page")
+
+    env.before_try = replace
+    assert log.append(payload(2), after=1) == 2
+    assert (log.durable, log.epoch) == (2, 1)
+    log.close()
+
+
+def test_who_has_a_turn_signs(directory: Path, env: Hooked) -> None:
+    """A connection that is ours says which process it is, for both turns; any other says nothing."""
+    ours, other = FileLog(directory, env=env, ours=True), FileLog(directory, env=env)
+    assert ours._signed("append") is None
+    ours.append(payload(1), after=0)
+    assert ours._signed("append") == ours._signed("sync") == identity(env=env) is not None
+    other.append(payload(2), after=0, again=lambda: payload(2))
+    assert ours._signed("append") is None
+    for log in (ours, other):
+        log.close()
 
 
 def test_a_page_that_was_removed_while_somebody_waits(directory: Path, env: Hooked) -> None:
