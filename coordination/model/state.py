@@ -188,13 +188,17 @@ class Core:
         """Take one record in."""
         return fold(state, record)
 
-    def dump(self, state: State) -> Any:
-        """The state as plain JSON values."""
-        return msgspec.to_builtins(state)
+    def dump(self, state: State) -> bytes:
+        """The state as JSON. Dictionaries keep their order: it is part of what the records said."""
+        return _encoder.encode(state)
 
-    def load(self, value: Any) -> State:
-        """The state back from plain JSON values. Raises msgspec.ValidationError."""
-        return msgspec.convert(value, State)
+    def load(self, dump: bytes) -> State:
+        """The state back from its dump. Raises msgspec.DecodeError."""
+        return _decoder.decode(dump)
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(State)
 
 
 def fold(state: State, record: e.Record) -> State:

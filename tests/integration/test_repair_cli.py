@@ -8,13 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pytest
 
 from coordination import locks
 from coordination.cli import run
-from coordination.store import digest
+from coordination.store import SnapshotDirectory, read_snapshot
 
 Say = Callable[..., str]
 
@@ -177,11 +177,10 @@ def snapshot(state: Path) -> Path:
 
 def forged(path: Path) -> None:
     """Whole, and not what the log says."""
-    value: dict[str, Any] = json.loads(path.read_bytes())
-    value["state"]["merged"] = 7
-    value["digest"] = digest(value["state"])
-    del value["sum"]
-    path.write_bytes(json.dumps(value | {"sum": digest(value)}).encode())
+    found = read_snapshot(path)
+    state = found.state.replace(b'"merged":0', b'"merged":7')
+    assert state != found.state
+    SnapshotDirectory(path.parent).save(msgspec.structs.replace(found, state=state))
 
 
 def rotten(path: Path) -> None:

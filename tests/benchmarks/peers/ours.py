@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from coordination.env import REAL, Env
 from coordination.log.file import FileLog, create
 from coordination.model import events as e
 from coordination.model.runs import Purpose
@@ -54,13 +54,13 @@ class Claims:
                 pass
         return state
 
-    def dump(self, state: Queue) -> Any:
+    def dump(self, state: Queue) -> bytes:
         """All of it."""
-        return msgspec.to_builtins(state)
+        return msgspec.json.encode(state)
 
-    def load(self, value: Any) -> Queue:
-        """What ``dump`` wrote."""
-        return msgspec.convert(value, Queue)
+    def load(self, dump: bytes) -> Queue:
+        """What was dumped."""
+        return msgspec.json.decode(dump, type=Queue)
 
 
 class Ours(Peer):
@@ -106,8 +106,8 @@ class Ours(Peer):
 class OurConnection:
     """A log for blind appends and a store for decisions."""
 
-    def __init__(self, directory: Path, process: int) -> None:
-        self._log = FileLog(directory / _LOG)
+    def __init__(self, directory: Path, process: int, *, env: Env = REAL) -> None:
+        self._log = FileLog(directory / _LOG, env=env)
         self._store = _store(self._log)  # folds what is there when it is asked first
         self._role = f"process-{process:02d}"
         self._head = 0
