@@ -388,25 +388,33 @@ def linearizable(events: Iterable[TaskEvent]) -> list[Violation]:
 
 def _explained(operations: Sequence[tuple[TaskEvent, TaskEvent | None]]) -> bool:
     """Whether some order of the operations, in which none moves across another one's whole span, gives the answers."""
-    every = range(len(operations))
-    certain = sum(1 << index for index in every if _certain(operations[index][1]))
+    certain = sum(1 << index for index in range(len(operations)) if _certain(operations[index][1]))
     reached = [(0, _Task())]
     known = set(reached)
     while reached:
         chosen, state = reached.pop()
         if chosen & certain == certain:
             return True
-        left = [index for index in every if not chosen >> index & 1]
-        ends = [answered.at for index in left if (answered := operations[index][1]) and _certain(answered)]
-        for index in left:
-            if operations[index][0].at > min(ends):
-                continue  # another operation was over before this one began
-            after = _applied(state, *operations[index])
-            step = None if after is None else (chosen | 1 << index, after)
-            if step is not None and step not in known:
+        steps = list(_next(operations, chosen, state))
+        # an answer that changes nothing costs nothing: take it, and no other order needs to be tried
+        idle = [step for step in steps if step[1] == state]
+        for step in idle[:1] or steps:
+            if step not in known:
                 known.add(step)
                 reached.append(step)
     return False
+
+
+def _next(
+    operations: Sequence[tuple[TaskEvent, TaskEvent | None]], chosen: int, state: _Task
+) -> Iterator[tuple[int, _Task]]:
+    left = [index for index in range(len(operations)) if not chosen >> index & 1]
+    ends = [answered.at for index in left if (answered := operations[index][1]) and _certain(answered)]
+    for index in left:
+        if operations[index][0].at <= min(ends):  # else another operation was over before this one began
+            after = _applied(state, *operations[index])
+            if after is not None:
+                yield chosen | 1 << index, after
 
 
 def _certain(answered: TaskEvent | None) -> bool:
@@ -451,8 +459,8 @@ class NotALog(ValueError):
 def raw_batches(directory: Path) -> list[tuple[int, bytes]]:
     """Number and payload of every batch that stands in the segments of ``directory``, by their bytes alone.
 
-    Raises NotALog when a segment that counts has no valid header, does not reach the end that its successor gives it,
-    or when the log ends before a watermark that it carries.
+    Raises NotALog when there is no segment, when one that counts has no valid header or does not reach the end that its
+    successor gives it, or when the log ends before a watermark that it carries.
     """
     paths = {int(path.stem): path for path in directory.iterdir() if _NAME.fullmatch(path.name)}
     chain = _chain(paths)
@@ -479,7 +487,9 @@ def raw_batches(directory: Path) -> list[tuple[int, bytes]]:
 def _chain(paths: Mapping[int, Path]) -> list[tuple[int, Any, int]]:
     """Number, header and checksum of every segment that counts, oldest first: what ``previous`` skips is void."""
     chain: list[tuple[int, Any, int]] = []
-    number: int | None = max(paths, default=None)
+    if not paths:
+        raise NotALog("there is no segment")
+    number: int | None = max(paths)
     while number is not None:
         if number not in paths or (chain and number >= chain[-1][0]):
             raise NotALog(f"segment {number} is named by a later one, and is not there before it")
