@@ -34,7 +34,7 @@ import msgspec
 from coordination.env import Env
 from coordination.errors import LogDamaged, NotFound
 from coordination.log.file import FileLog, create
-from coordination.log.page import Head
+from coordination.log.page import Head, Page
 from coordination.log.segments import PAGE
 from coordination.store import SnapshotDirectory
 from coordination.testing.operations import PROJECTION, SNAPSHOTS, appended, log_of, mark_unfinished, saved
@@ -152,7 +152,7 @@ class BytesEnv(Env):
     def file_id(self, descriptor: int) -> tuple[int, int]:
         return 1, id(self._opened[descriptor])
 
-    def file_id_at(self, path: Path) -> tuple[int, int] | None:
+    def file_id_at(self, path: Path | str) -> tuple[int, int] | None:
         file = self._files.get(str(path))
         return None if file is None else (1, id(file))
 
@@ -219,8 +219,8 @@ class Image:
 class _Waiting(FileLog):
     """Appends and does not wait for the sync."""
 
-    def _become_durable(self, mine: Head) -> None:
-        assert mine.seq
+    def _become_durable(self, page: Page, mine: Head) -> None:
+        assert page.current, mine
 
 
 class _Builder:

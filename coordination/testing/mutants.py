@@ -13,18 +13,7 @@ with the reason.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import importlib
-import io
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from types import FrameType
-
-from coordination.testing.mutation import Change, Mutant, Outdated, install
+from collections.abc import Callable
 
 Search = Callable[[int], str | None]  # given a seed, says what it found wrong; None: nothing
 
