@@ -241,11 +241,11 @@ def run(cases: int, seed: int, part: int = 0, parts: int = 1) -> Report:
     return report
 
 
-def try_case(case: Case, report: Report) -> None:
+def try_case(case: Case, report: Report, env: Env = REAL) -> None:
     """Do the operation with the fault, look at what is left without it, and go on with that."""
     with at_work(case.operation) as place:
         options = ["-e", f"trace={case.call}", "-e", case.injection, "-o", os.devnull]
-        outcome, code = _traced(case.operation, place, options)
+        outcome, code = _traced(case.operation, place, options, env)
         report.cases += 1
         report.calls[f"{case.operation}: {case.call}"] += 1
         report.failed += bool(outcome.error)

@@ -57,6 +57,25 @@ def test_every_call_may_fail(tier: int, seed: int, figure: Callable[..., None]) 
     assert failed > unhurt
 
 
+class Deaf(Env):
+    """A world that hears of no failed write."""
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> int:
+        try:
+            return super().write(descriptor, data, offset)
+        except OSError:
+            return len(data)
+
+
+def test_a_write_that_fails_unheard_is_found(figure: Callable[..., None]) -> None:
+    """The control: who takes a failed write for done acknowledges what is not there, and that is seen."""
+    report = syscalls.Report(seed=0)
+    case = Case(operation="append", call="pwrite64", number=1, error="EIO", lasting=False)
+    syscalls.try_case(case, report, Deaf())
+    figure("G5", "control: a failed write unheard", report.cases, note=f"{len(report.violations)} convicted")
+    assert report.violations
+
+
 @pytest.mark.xfail(raises=AssertionError, reason="an unlock that fails ends an append that is in the log")
 def test_an_unlock_that_fails_is_no_failed_append() -> None:
     """The line is written when the turn ends: what comes after may not deny it."""
