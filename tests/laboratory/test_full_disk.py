@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,13 +55,14 @@ def test_full_under_several_writers(disk: SmallDisk, tier: int, figure: Callable
 
 
 class Deaf(Filling):
-    """A world that hears of no failed write."""
+    """A world that hears of no failed or short write of a line."""
 
     def write(self, descriptor: int, data: bytes, offset: int) -> int:
-        try:
+        if not data.startswith(b'{"seq"'):
             return super().write(descriptor, data, offset)
-        except OSError:
-            return len(data)
+        with contextlib.suppress(OSError):
+            super().write(descriptor, data, offset)
+        return len(data)
 
 
 @pytest.mark.timeout(120)

@@ -1,0 +1,200 @@
+"""Who was stopped while it kept others from writing is freed of its turn, if it is one of ours; else it is named."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from coordination.env import REAL
+from coordination.errors import LockHeld
+from coordination.locks import Identity, identity
+from coordination.log.file import FileLog, create
+from coordination.log.page import Page
+from coordination.log.segments import PAGE
+from coordination.log.turns import Turns
+from coordination.testing.operations import appended
+
+TIMES = {1: 2, 2: 50}
+BOUND_SECONDS = 10.0  # generous: what it really takes is told as a figure
+
+# Stops itself before its k-th gesture of a kind, in the turn that the gesture belongs to.
+HOLDER = """
+import os, signal, sys
+from pathlib import Path
+from coordination.testing.gestures import Noticing
+from coordination.log.file import FileLog
+from coordination.testing.operations import appended
+
+class Stopping(Noticing):
+    armed = False
+    def noticed(self, gesture, arguments):
+        if self.armed and gesture == sys.argv[2]:
+            self.armed = False
+            os.write(1, b"x")
+            if sys.argv[4] == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            else:
+                os.read(0, 1)
+
+env = Stopping()
+log = FileLog(Path(sys.argv[1]), env=env, ours=sys.argv[3] == "ours")
+appended(log, b'{"by":"holder, before"}')
+env.armed = True
+appended(log, b'{"by":"holder, stopped"}')
+os.write(1, b"y")
+"""
+INSIDE = {"append.lock": "write", "sync.lock": "sync_data"}
+
+
+@contextmanager
+def holder(directory: Path, lock: str, *, ours: str = "ours", how: str = "stop") -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does not go on in the middle of its turn."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(directory), INSIDE[lock], ours, how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    try:
+        assert select.select([child.stdout], [], [], 20)[0], "the holder did not get so far"
+        assert os.read(child.stdout.fileno(), 1) == b"x"
+        if how == "stop":
+            wait_for(lambda: REAL.process_stopped(child.pid))
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def wait_for(claim: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + BOUND_SECONDS
+    while not claim():
+        assert time.monotonic() < deadline
+        select.select([], [], [], 0.001)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    create(tmp_path / "log")
+    return tmp_path / "log"
+
+
+def batches(log: FileLog) -> list[bytes]:
+    return [payload for _, payload in log.read(0, upto="durable")]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("lock", INSIDE)
+def test_one_of_ours_that_was_stopped_is_killed(
+    directory: Path, lock: str, tier: int, figure: Callable[..., None]
+) -> None:
+    """Stopped in its turn and registered as ours: it is killed, the others go on, and nothing acknowledged is lost."""
+    took: list[float] = []
+    for number in range(TIMES[tier]):
+        with holder(directory, lock) as child:
+            log = FileLog(directory)
+            begun = time.monotonic()
+            appended(log, b'{"by":"us","n":%d}' % number)
+            took.append(time.monotonic() - begun)
+            assert child.wait(timeout=BOUND_SECONDS) == -signal.SIGKILL
+            found = batches(log)
+            log.close()
+        assert found[-1] == b'{"by":"us","n":%d}' % number
+        assert found.count(b'{"by":"holder, before"}') == number + 1
+    note = f"longest {max(took):.2f} s until an append that waited was durable"
+    figure("G10", f"stopped inside {lock}, ours", len(took), note=note)
+    assert max(took) < BOUND_SECONDS
+
+
+@pytest.mark.parametrize("lock", INSIDE)
+def test_somebody_elses_process_is_named_and_left_alone(
+    directory: Path, lock: str, figure: Callable[..., None]
+) -> None:
+    """Stopped and not registered: who waits is refused with the number of the process, which lives and can go on."""
+    with holder(directory, lock, ours="not ours") as child:
+        log = FileLog(directory)
+        with pytest.raises(LockHeld, match=str(child.pid)) as refused:
+            appended(log, b'{"by":"us"}')
+        assert refused.value.holder == str(child.pid)
+        assert REAL.process_stopped(child.pid)
+        child.send_signal(signal.SIGCONT)
+        assert child.wait(timeout=BOUND_SECONDS) == 0
+        assert b'{"by":"holder, stopped"}' in batches(log)
+        appended(log, b'{"by":"us, again"}')
+        log.close()
+    figure("G10", f"stopped inside {lock}, not ours", 1, note="refused, naming it; not killed")
+
+
+def test_a_traced_process_is_not_killed(directory: Path, figure: Callable[..., None]) -> None:
+    """A debugger looks at one of ours that is in its turn: that is no stop, and who waits waits until it is over."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    with holder(directory, "append.lock", how="wait") as child, traced(child.pid):
+        turns = turns_of(directory)
+        wait_for(lambda: state(child.pid) == "t")
+        turns._look_at_holder()
+        turns.close()
+        assert child.poll() is None
+    figure("G10", "traced inside append.lock", 1, note="not killed")
+
+
+@contextmanager
+def traced(pid: int) -> Iterator[None]:
+    """Hold a process in the state of one that is traced and does not run."""
+    attach = f"""
+import ctypes, os, sys
+ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+ptrace.argtypes = [ctypes.c_long] * 4
+if ptrace(16, {pid}, 0, 0):
+    sys.exit(os.strerror(ctypes.get_errno()))
+os.waitpid({pid}, 0)
+os.write(1, b"x")
+os.read(0, 1)
+ptrace(17, {pid}, 0, 0)
+"""
+    debugger = subprocess.Popen([sys.executable, "-c", attach], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert debugger.stdout is not None
+    if os.read(debugger.stdout.fileno(), 1) != b"x":
+        debugger.communicate()
+        pytest.skip("no process may be traced here")
+    try:
+        yield
+    finally:
+        debugger.communicate(b"x")
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def turns_of(directory: Path, registered: Callable[[], Identity | None] | None = None) -> Turns:
+    """The append turn as another connection sees it, with whom the page names."""
+    log = FileLog(directory)
+    descriptor = REAL.open_existing(directory / PAGE)
+    page = Page(directory / PAGE, descriptor, log.uuid, REAL)
+    return Turns(directory / "append.lock", env=REAL, registered=registered or (lambda: page.signed("append")))
+
+
+def test_a_process_with_the_number_of_another_is_not_killed(directory: Path, figure: Callable[..., None]) -> None:
+    """Who was registered has died, and a stopped stranger has its number and the lock: it started at another time."""
+    with holder(directory, "append.lock") as child:
+        us = identity(child.pid)
+        assert us is not None
+        dead = Identity(pid=us.pid, start=us.start - 1, boot=us.boot)
+        turns = turns_of(directory, lambda: dead)
+        with pytest.raises(LockHeld, match=str(child.pid)):
+            turns._look_at_holder()
+        turns.close()
+        assert child.poll() is None
+        assert state(child.pid) == "T"
+    figure("G10", "stopped under a recycled number", 1, note="not killed")
