@@ -64,7 +64,7 @@ def test_damage_is_detected_or_harmless(tier: int, seed: int, figure: Callable[.
 
 
 # Found by this laboratory and not mended yet; each has a test of its own below.
-KNOWN = ("no page, .*: read: [0-9]+ batches dropped", "kind='older', path='/log/page'")
+KNOWN = ("no page, .*: read: [0-9]+ batches dropped", "kind='older', path='/log/page'.*: read: ")
 VERDICTS = ("harmless", "detected", "weakness", "violation")
 
 
@@ -125,10 +125,25 @@ def test_a_reader_without_a_page_sees_damage_in_the_middle() -> None:
         list(log.read(0, upto="head"))
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="a page of this boot that is older than the segments is believed")
-def test_a_page_that_was_put_back_does_not_reopen_a_closed_segment() -> None:
-    """With an older page of the same boot, what is appended is acknowledged only where readers find it."""
-    image = damage.images(0)[1]
-    done = [each for each in damage.every(image) if each.kind == "older" and each.path == "/log/page"]
-    verdicts = [damage.judged(image, each, "page") for each in done]
-    assert not [why for verdict, why in verdicts if verdict == "violation"]
+def older_pages(use: Callable[[Path, Env], list[bytes]]) -> list[str]:
+    """What breaks when the page of this boot is put back to each of its older states."""
+    found = []
+    for image in damage.images(0):
+        for done in damage.every(image):
+            if done.kind == "older" and done.path == "/log/page":
+                env = BytesEnv(done.on(image))
+                found.append(damage.verdict(image, done, "page", use, Path("/"), env))
+    return [why for verdict, why in found if verdict == "violation"]
+
+
+def test_a_page_that_was_put_back_misleads_no_writer() -> None:
+    """What is appended to a log with an older page of the same boot is acknowledged only where readers find it."""
+    assert not older_pages(damage.write)
+
+
+@pytest.mark.xfail(
+    raises=AssertionError, reason="a page of this boot is believed, also when lines stand behind its head"
+)
+def test_a_page_that_was_put_back_misleads_no_reader() -> None:
+    """A reader with an older page of the same boot finds everything, or says that something is wrong."""
+    assert not older_pages(damage.read)
