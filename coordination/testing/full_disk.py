@@ -314,36 +314,41 @@ def _wrong(place: Path, records: Path) -> Iterator[str]:
 
 
 def writers_get_over_it(disk: SmallDisk, processes: int, times: int) -> Report:
-    """Processes append without a pause; again and again the disk is full until each was hurt, and then it is not."""
+    """So many times: processes append without a pause, the disk is full until each was hurt, and then it is not."""
     report = Report()
-    with tempfile.TemporaryDirectory(dir=disk.at) as directory, tempfile.TemporaryDirectory() as elsewhere:
-        place, records = Path(directory), Path(elsewhere, "history")
-        create(log_of(place))
-        writers = [_Writer(place, records, f"w{number}", disk) for number in range(processes)]
-        try:
-            for _ in range(times):
-                disk.fill()
-                hurt = [writer.until(b"-") for writer in writers]
+    for _ in range(times):
+        with tempfile.TemporaryDirectory(dir=disk.at) as directory, tempfile.TemporaryDirectory() as elsewhere:
+            place, records = Path(directory), Path(elsewhere, "history")
+            create(log_of(place))
+            writers = [_Writer(place, records, f"w{number}") for number in range(processes)]
+            try:
+                _full_once(disk, writers, report)
+            finally:
                 disk.free()
-                begun = time.monotonic()
-                for writer, seen in zip(writers, hurt, strict=True):
-                    _count(report, "hurt" if seen else "", [], writer.name)
-                    if not seen or not writer.until(b"+"):
-                        report.violations.append(f"{writer.name}: {'never back' if seen else 'never hurt'}")
-                report.seconds_max = max(report.seconds_max, time.monotonic() - begun)
-        finally:
-            for writer in writers:
-                writer.stop()
-            for writer in writers:
-                writer.end()
-        report.violations += list(_wrong(place, records))
+                for writer in writers:
+                    writer.stop()
+                for writer in writers:
+                    writer.end()
+            report.violations += list(_wrong(place, records))
     return report
+
+
+def _full_once(disk: SmallDisk, writers: Sequence[_Writer], report: Report) -> None:
+    disk.fill()
+    hurt = [writer.until(b"-") for writer in writers]
+    disk.free()
+    begun = time.monotonic()
+    for writer, seen in zip(writers, hurt, strict=True):
+        _count(report, "hurt" if seen else "", [], writer.name)
+        if not seen or not writer.until(b"+"):
+            report.violations.append(f"{writer.name}: {'never back' if seen else 'never hurt'}")
+    report.seconds_max = max(report.seconds_max, time.monotonic() - begun)
 
 
 class _Writer:
     """A forked process that appends, and says + or - after each try."""
 
-    def __init__(self, place: Path, records: Path, name: str, disk: SmallDisk) -> None:
+    def __init__(self, place: Path, records: Path, name: str) -> None:
         self.name = name
         self._said, say = os.pipe()
         self._stop, stop = os.pipe()
@@ -352,7 +357,6 @@ class _Writer:
             _write_until_stopped(place, records, name, say, self._stop)
         os.close(say)
         self._stopping = stop
-        self._disk = disk
 
     def until(self, word: bytes) -> bool:
         """Wait until it said so, from now on. False when it does not."""
