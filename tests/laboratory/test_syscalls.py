@@ -159,6 +159,7 @@ MADE_OF: dict[str, tuple[str, ...]] = {
     "wake": ("futex",),
     "boot_id": _READ_WHOLE,
     "pid_namespace": (_STATUS,),
+    "process_start": (_STATUS, *_READ_WHOLE),
 }
 MEMORY_ONLY = {"store", "store_many", "pid", "random_hex", "uuid", "monotonic"}
 
