@@ -111,6 +111,11 @@ class Directory:
             name(self.disk, naming)
         self.changes = []
 
+    def forget(self, arrived: dict[str, Node]) -> None:
+        """Fail to sync: these names are on the disk; everybody goes on seeing the others, and no sync brings them."""
+        self.disk = arrived
+        self.changes = []
+
     def restart(self, arrived: dict[str, Node]) -> None:
         """Begin anew after a power cut, from what arrived."""
         self.disk = arrived
