@@ -38,11 +38,17 @@ def test_no_schedule_breaks_a_promise(tier: int, seed: int, figure: Callable[...
 
 @pytest.mark.timeout(600)
 def test_nobody_acknowledges_after_a_failed_sync(tier: int, seed: int, figure: Callable[..., None]) -> None:
-    """From the first failed sync on nothing is acknowledged until a recovery wrote a new segment, which loses nothing."""
+    """From a failed sync on nothing is acknowledged until a recovery wrote a new segment, which loses nothing."""
     report = search(seed * _NUMBERS, 300 if tier == 1 else 10_000, troubles=FAILING_SYNCS)
 
     count = report.troubles["failed sync"]
-    figure("G6", "failed syncs, simulated", count, violations=len(report.violations), note=f"{report.schedules:,} schedules")
+    figure(
+        "G6",
+        "failed syncs, simulated",
+        count,
+        violations=len(report.violations),
+        note=f"{report.schedules:,} schedules",
+    )
     assert not report.violations, "\n".join(report.violations)
 
 
@@ -52,7 +58,9 @@ def test_clocks_that_jump_break_nothing(tier: int, seed: int, figure: Callable[.
     report = search(seed * _NUMBERS, 200 if tier == 1 else 10_000, troubles=CLOCKS)
 
     count = report.troubles["jump"]
-    figure("G9", "clock jumps, simulated", count, violations=len(report.violations), note=f"{report.schedules:,} schedules")
+    figure(
+        "G9", "clock jumps, simulated", count, violations=len(report.violations), note=f"{report.schedules:,} schedules"
+    )
     assert not report.violations, "\n".join(report.violations)
 
 
@@ -68,10 +76,10 @@ def test_a_seed_is_a_history(seed: int) -> None:
 
 
 def test_the_command_prints_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
-    """A search in good order exits with 0 and prints its rate; a broken promise gives 1 and the command to repeat it."""
+    """A search exits with 0 when all is well; a broken promise gives 1 and the command that repeats it."""
     assert main(["--seed", "5", "--schedules", "3"]) == 0
     assert "3 schedules, " in capsys.readouterr().out
-    with patch.object(SimulatedEnv, "sync_data", lambda env, descriptor: None):
+    with patch.object(SimulatedEnv, "sync_data", nothing):
         assert main(["--seed", "5", "--schedules", "3"]) == 1
     assert "again: python -m coordination.testing.simulation --seed 5 --schedules 1" in capsys.readouterr().out
     assert main(["--seed", "5", "--trace"]) == 0
@@ -81,16 +89,15 @@ def test_the_command_prints_what_it_found(capsys: pytest.CaptureFixture[str]) ->
 # ---- the search finds what it is made for: each of these takes one protection away -----------------------------------
 
 
-def synced_twice(sync: Callable[..., bool]) -> Callable[..., bool]:
+def synced_twice(sync: Callable[..., None]) -> Callable[..., None]:
     """A failed sync is tried again."""
 
-    def again(self: commit.Commit, found: page.Page, epoch: int) -> bool:
+    def again(self: commit.Commit, found: page.Page, head: page.Head) -> None:
         try:
-            return sync(self, found, epoch)
+            sync(self, found, head)
         except OSError:
             found.clear("poison")
-            found.clear("syncing")
-            return sync(self, found, epoch)
+            sync(self, found, head)
 
     return again
 
