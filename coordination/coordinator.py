@@ -154,8 +154,9 @@ def _refuse_lost_log(home: Home, workspaces: Workspaces) -> None:
 class Coordinator:
     """One repository's coordination. Raises Refused when ``coord init`` was never run."""
 
-    def __init__(self, home: Home, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, home: Home, *, now: Callable[[], float] = time.time, ours: bool = False) -> None:
         self.home = home
+        self._ours = ours  # a process of ours, which others may kill when it was stopped while it keeps them waiting
         self.now = now
         self.workspaces = Workspaces(home.repository.common, home.state)
         self.policies: Policies = shipped_policies()
@@ -172,7 +173,7 @@ class Coordinator:
     def store(self) -> Store[State]:
         """The log and the state folded from it."""
         snapshots = SnapshotDirectory(self.home.state / "snapshots")
-        return Store(logs.connect(f"file:{self.home.log}"), Core(), snapshots, now=self.now)
+        return Store(logs.connect(f"file:{self.home.log}", ours=self._ours), Core(), snapshots, now=self.now)
 
     @cached_property
     def settings(self) -> Settings:

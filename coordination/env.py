@@ -139,7 +139,7 @@ class Env:
         status = os.fstat(descriptor)
         return status.st_dev, status.st_ino
 
-    def file_id_at(self, path: Path) -> tuple[int, int] | None:
+    def file_id_at(self, path: Path | str) -> tuple[int, int] | None:
         """Which file has this name now; None when none has."""
         try:
             status = os.lstat(path)
@@ -339,6 +339,7 @@ def _futex() -> Callable[[memoryview, int, int, int, float | None], None] | None
     return futex
 
 
+@cache
 def _described(kind: int) -> bytes:
     return _FLOCK.pack(*(kind if field == _TYPE else 0 for field in range(5)))
 

@@ -34,7 +34,7 @@ class Session:
         """The coordination there is. Raises Refused before ``coord init``."""
         from coordination.coordinator import Coordinator
 
-        return Coordinator(self.home())
+        return Coordinator(self.home(), ours=True)
 
     def writing(self) -> Coordinator:
         """The same for a person's verbs. Raises Refused inside a run."""

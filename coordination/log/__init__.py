@@ -70,8 +70,12 @@ class Log(Protocol):
         ...
 
 
-def connect(url: str) -> Log:
-    """Connect to an existing log: ``file:<directory>``, ``memory:<name>``. Raises UsageError, NotFound, LogDamaged."""
+def connect(url: str, *, ours: bool = False) -> Log:
+    """Connect to an existing log: ``file:<directory>``, ``memory:<name>``. Raises UsageError, NotFound, LogDamaged.
+
+    ``ours`` says that this is a process of the coordinator itself (the supervisor, a command): if it is stopped while
+    it keeps all others from writing, they may kill it.
+    """
     scheme = url.partition(":")[0]
     if not re.fullmatch(r"[a-z]+:.+", url, re.DOTALL):
         raise UsageError(f"log {url!r} is not of the form scheme:place, as in file:/path or memory:name")
@@ -81,4 +85,4 @@ def connect(url: str) -> Log:
         raise UsageError(f"no log engine {scheme!r}: expected a module coordination/log/{scheme}.py") from error
     if not hasattr(module, "connect"):
         raise UsageError(f"coordination/log/{scheme}.py is not a log engine: it has no connect(url)")
-    return cast(Log, module.connect(url))
+    return cast(Log, module.connect(url, ours=ours))

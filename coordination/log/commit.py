@@ -14,14 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from coordination.env import Env
 from coordination.locks import Identity
-from coordination.log.page import Page, Reading
+from coordination.log.page import Page
 from coordination.log.tail import Tail
 from coordination.log.turns import EVERYBODY, Bell, Turns
 
 _LOCK = "sync.lock"
+Attempt = Literal["done", "busy", "refused"]  # refused: the page is not to be believed any more
 
 
 class Commit:
@@ -41,36 +43,35 @@ class Commit:
         self._env = env
         self._tail = Tail(directory, env=env)  # only in the sync turn
 
-    def try_sync(self, page: Page, epoch: int) -> bool:
+    def try_sync(self, page: Page, epoch: int) -> Attempt:
         """Sync what was appended in this epoch, unless somebody else is at it. Raises OSError when the sync failed."""
         if not self.turns.try_enter():
-            return False
+            return "busy"
         try:
-            self._sync(page, epoch)
+            return "done" if self._sync(page, epoch) else "refused"
         finally:
             self.turns.leave()
-        return True
 
     def sync_all(self, page: Page, epoch: int) -> bool:
         """Wait for the turn and sync; whether all that was appended is durable then. Raises OSError, LockHeld."""
         with self.turns:
-            self._sync(page, epoch)
-            reading = page.read()
-        return reading is not None and self._fine(reading, epoch) and reading.durable == reading.head.seq
+            return self._sync(page, epoch)
 
     def close(self) -> None:
         """Give back descriptors."""
         self.turns.close()
         self._tail.close()
 
-    def _sync(self, page: Page, epoch: int) -> None:
+    def _sync(self, page: Page, epoch: int) -> bool:
         # all of it asked again in the turn: somebody may have poisoned, recovered or synced while we waited
         reading = page.read() if page.current else None
-        if reading is None or not self._fine(reading, epoch) or reading.durable == reading.head.seq:
-            return
+        if reading is None or reading.poisoned or reading.head.epoch != epoch or not reading.this_boot:
+            return False
+        if reading.durable == reading.head.seq:
+            return True
         if reading.syncing:
             page.mark("poison")
-            return
+            return False
         self._sign(page)
         page.mark("syncing")
         try:
@@ -81,7 +82,4 @@ class Commit:
             raise
         page.reach(reading.head.seq)
         page.clear("syncing")
-
-    @staticmethod
-    def _fine(reading: Reading, epoch: int) -> bool:
-        return reading.this_boot and reading.head.epoch == epoch and not reading.poisoned
+        return True

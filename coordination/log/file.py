@@ -33,9 +33,9 @@ SEGMENT_BYTES = 64 << 20
 _APPEND_LOCK = "append.lock"
 
 
-def connect(url: str) -> FileLog:
+def connect(url: str, *, ours: bool = False) -> FileLog:
     """Connect to ``file:<directory>``. Raises NotFound when no log was created there, LogDamaged."""
-    return FileLog(Path(url.partition(":")[2]))
+    return FileLog(Path(url.partition(":")[2]), ours=ours)
 
 
 def create(directory: Path, *, env: Env = REAL) -> None:
@@ -139,24 +139,25 @@ class FileLog:
         frames.check_payload(payload)
         self._refuse_after_fork()
         with self._turns:
-            page, head = self._settled()
+            page, reading = self._settled()
+            head = reading.head
             if head.epoch != self._epoch or head.seq != after:
                 payload = self._decided_again(head, after, again)
             page.sign("append", self._start, ours=self._ours)
             page.mark("dirty")
             with self._outcome_unknown():
-                head = self._write(page, head, payload)
+                head = self._write(page, reading, payload)
             page.clear("dirty")
-        self._become_durable(head)
+        self._become_durable(page, head)
         return head.seq
 
     def settle(self) -> None:
         """Recover if that is needed, and sync what was only written; afterwards the head is durable."""
         self._refuse_after_fork()
         with self._turns:
-            _, head = self._settled()
+            page, reading = self._settled()
         try:
-            self._become_durable(head)
+            self._become_durable(page, reading.head)
         except Conflict:
             return  # somebody recovered meanwhile: what was not taken over is void, everything else durable
 
@@ -232,17 +233,16 @@ class FileLog:
 
     # writing, in the append turn
 
-    def _settled(self) -> tuple[Page, Head]:
+    def _settled(self) -> tuple[Page, Reading]:
         """Where the next line goes, by a page that we may believe or by recovery."""
         try:
             page = self._page_to_write()
             reading = page.read()
-            if reading is not None and self._believed(reading):
-                return page, reading.head
-            with self._commit.turns:
-                page.sign("append", self._start, ours=self._ours)
-                head = recovery.recover(self._directory, page, env=self._env)
-            return page, head
+            if reading is None or not self._believed(reading):
+                with self._commit.turns:
+                    page.sign("append", self._start, ours=self._ours)
+                    reading = recovery.recover(self._directory, page, env=self._env)
+            return page, reading
         except OSError as error:
             needs = f"{self._directory}: the log needs recovery, which failed: {error}"
             raise Refused(f"{needs}. Nothing was appended; remove the cause and try again") from error
@@ -259,16 +259,14 @@ class FileLog:
         frames.check_payload(payload)
         return payload
 
-    def _write(self, page: Page, head: Head, payload: bytes) -> Head:
-        if head.offset >= self._segment_bytes:
-            head = self._roll(page, head)
-        reading = page.read()
-        assert reading is not None
+    def _write(self, page: Page, reading: Reading, payload: bytes) -> Head:
+        head = reading.head if reading.head.offset < self._segment_bytes else self._roll(page, reading.head)
         line, checksum = frames.encode_line(
             payload, seq=head.seq + 1, durable=reading.durable, segment=head.segment, previous_sum=head.sum
         )
-        self._tail.fill(head, len(line))
-        taken = self._env.write(self._tail.descriptor(head.segment), line, head.offset)
+        descriptor = self._tail.descriptor(head.segment)
+        self._tail.fill(descriptor, head, len(line))
+        taken = self._env.write(descriptor, line, head.offset)
         if taken != len(line):
             raise OSError(errno.ENOSPC, f"the system took {taken} of {len(line)} bytes")
         new = msgspec.structs.replace(head, offset=head.offset + len(line), seq=head.seq + 1, sum=checksum)
@@ -282,7 +280,8 @@ class FileLog:
     def _roll(self, page: Page, head: Head) -> Head:
         """Close the segment and go on in a new one of the same epoch. Killed here, the next recovers."""
         if not self._commit.sync_all(page, head.epoch):
-            raise OSError(errno.EIO, "the segment before the new one could not be made durable")
+            message = f"{self._directory}: the log must be recovered before it can grow; nothing was appended"
+            raise Conflict(message, head=head.seq)
         previous = Previous(segment=head.segment, last_seq=head.seq, sum=frames.written(head.sum))
         header = Header(
             log=self.uuid,
@@ -298,26 +297,21 @@ class FileLog:
 
     # becoming durable, in no turn
 
-    def _become_durable(self, mine: Head) -> None:
+    def _become_durable(self, page: Page, mine: Head) -> None:
         """Return when a sync of our epoch covers our batch. Raises OutcomeUnknown; Conflict: it is void for ever."""
-        patience = self._commit.turns.patience()
-        while True:
-            heard = self._commit.turns.heard()  # before looking, or we might sleep through the ringing
-            with self._seeing:
-                page = self._page()
-            reading = None if page is None else page.read()
-            if page is None or reading is None or not reading.this_boot or reading.poisoned:
+        turns = self._commit.turns
+        patience = turns.patience()
+        while not page.covers(mine.epoch, mine.seq):
+            heard = turns.heard()  # before looking, or we might sleep through the ringing
+            with self._outcome_unknown():
+                attempt = self._commit.try_sync(page, mine.epoch)
+            if attempt == "refused":
                 self._recover_first()
-            if page is None or reading is None or reading.poisoned or reading.head.epoch != mine.epoch:
                 if self._taken_over(mine):
                     return
-                continue
-            if reading.durable >= mine.seq:
-                return
-            with self._outcome_unknown():
-                synced = self._commit.try_sync(page, mine.epoch)
-            if not synced:
-                self._commit.turns.sleep(heard)
+                page = self._pages[-1]
+            elif attempt == "busy" and not page.covers(mine.epoch, mine.seq):
+                turns.sleep(heard)
                 next(patience)
 
     def _recover_first(self) -> None:

@@ -26,7 +26,7 @@ _named: WeakValueDictionary[str, _Batches] = WeakValueDictionary()
 _naming = threading.Lock()
 
 
-def connect(url: str) -> MemoryLog:
+def connect(url: str, *, ours: bool = False) -> MemoryLog:  # noqa: ARG001 - nobody is ever kept waiting
     """The log of that name, empty when it is new."""
     name = url.partition(":")[2]
     with _naming:

@@ -75,7 +75,7 @@ class Page:
     """The mapped file. The head is stored in the append turn, ``durable`` in the sync turn; everybody reads."""
 
     def __init__(self, path: Path, descriptor: int, log: str, env: Env) -> None:
-        self.path = path
+        self._name = str(path)  # asked for at every append, and text is what the system wants
         self._descriptor = descriptor
         self._env = env
         self._words = env.map_shared(descriptor, BYTES)
@@ -94,7 +94,7 @@ class Page:
     @property
     def current(self) -> bool:
         """Whether the mapped file is still the one that has the name."""
-        return self._env.file_id_at(self.path) == self._file
+        return self._env.file_id_at(self._name) == self._file
 
     @property
     def dies_with_boot(self) -> bool:
@@ -114,6 +114,13 @@ class Page:
             if reading is not None:
                 return reading
         return None
+
+    def covers(self, epoch: int, seq: int) -> bool:
+        """Whether batch ``seq`` of that epoch is known to be on the disk. Quick; False may also mean: ask ``read``."""
+        if self._words[_DURABLE] < seq:
+            return False
+        # the epoch after the watermark: if this watermark is of a newer one, so is the epoch that we see
+        return bool(self._words[_FIRST_SLOT + self._words[_GENERATION] % 2 * len(_SLOT)] == epoch)
 
     def set_up(self, head: Head) -> None:
         """Make it a clean page that says ``head`` and that all of it is durable. In both turns."""

@@ -47,7 +47,7 @@ def survey(chain: Chain, reading: Reading | None, *, env: Env) -> Survey:
     return Survey(end=end, proven=proven, payloads=tuple(payload for _, batches in unproven for _, payload in batches))
 
 
-def recover(directory: Path, page: Page, *, env: Env) -> Head:
+def recover(directory: Path, page: Page, *, env: Env) -> Reading:
     """Go on in a new segment of the next epoch. Only in both turns. Raises LogDamaged, Unsuitable, OSError."""
     if not page.dies_with_boot:
         # every append would begin with a recovery, whose conflict would never end
@@ -55,10 +55,12 @@ def recover(directory: Path, page: Page, *, env: Env) -> Head:
     reading = page.read()
     page.mark("dirty")  # killed from here on: the next one recovers again
     chain = segments.load(directory, env=env)
+    number = chain.last.header.segment + 1
+    chain = _known(chain, reading, env)
     found = survey(chain, reading, env=env)
     header = Header(
         log=chain.last.header.log,
-        segment=chain.last.header.segment + 1,
+        segment=number,
         epoch=chain.epoch + 1,
         first_seq=found.proven.seq + 1,
         durable=found.end.seq,
@@ -68,7 +70,7 @@ def recover(directory: Path, page: Page, *, env: Env) -> Head:
     )
     head = publish_segment(directory, header, found.payloads, env=env)
     page.set_up(head)
-    return head
+    return Reading(head=head, durable=head.seq, dirty=False, syncing=False, poisoned=False, this_boot=True)
 
 
 def publish_segment(directory: Path, header: Header, payloads: tuple[bytes, ...], *, env: Env) -> Head:
@@ -85,6 +87,23 @@ def publish_segment(directory: Path, header: Header, payloads: tuple[bytes, ...]
     data = b"".join(lines)
     files.publish(segments.path_of(directory, header.segment), data, env=env)
     return Head(epoch=header.epoch, segment=header.segment, offset=len(data), seq=seq, sum=checksum)
+
+
+def _known(chain: Chain, reading: Reading | None, env: Env) -> Chain:
+    """Without a newest segment that the page has not heard of: who published it was killed, or could not finish.
+
+    Whether its name is on the disk is unknown, and a second sync of the directory may succeed without it. Nobody has
+    acknowledged anything by it, and all that it was published with stands in the one before, so it is left behind.
+    """
+    if reading is None or not reading.this_boot or len(chain.segments) == 1:
+        return chain
+    older, newest = chain.segments[-2:]
+    if (reading.head.segment, reading.head.epoch) != (older.header.segment, older.header.epoch):
+        return chain
+    for position, _ in segments.scan(chain, newest.start, env=env):
+        if position.seq > newest.header.durable:
+            return chain  # it was written to, so it is the page that is old
+    return Chain(chain.segments[:-1])
 
 
 def _check_tail(chain: Chain, end: Position, watermark: int, env: Env) -> None:

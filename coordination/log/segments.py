@@ -8,7 +8,7 @@ whose end is written in its successor's header, it is damage.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -51,7 +51,7 @@ class Chain:
     A segment that none of them goes on from is void, header and all.
     """
 
-    def __init__(self, segments: list[Segment]) -> None:
+    def __init__(self, segments: Sequence[Segment]) -> None:
         self.segments = tuple(segments)
         self._place = {segment.header.segment: place for place, segment in enumerate(segments)}
 

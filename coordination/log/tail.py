@@ -24,34 +24,37 @@ class Tail:
         self._directory = directory
         self._env = env
         self._open: tuple[int, int, tuple[int, int]] | None = None  # segment, descriptor, file
+        self._name = self._name_after = ""
         self._filled = 0  # the file is at least that long: segments only grow
 
     def descriptor(self, segment: int) -> int:
-        """Of that segment. Raises OSError."""
-        path = segments.path_of(self._directory, segment)
-        if self._open is not None and (self._open[0] != segment or self._env.file_id_at(path) != self._open[2]):
+        """Of that segment, whose name still means it. Raises OSError."""
+        if self._open is not None and (self._open[0] != segment or self._env.file_id_at(self._name) != self._open[2]):
             self.close()
         if self._open is None:
+            path = segments.path_of(self._directory, segment)
+            self._name, self._name_after = str(path), str(segments.path_of(self._directory, segment + 1))
             descriptor = self._env.open_existing(path)
             self._open = (segment, descriptor, self._env.file_id(descriptor))
         return self._open[1]
 
     def follows(self, head: Head) -> bool:
-        """Whether the file says the same as ``head``: its last line ends there, and nothing stands behind it."""
+        """Whether the files say the same as ``head``: its line ends there, nothing stands behind it, none is newer."""
         try:
             descriptor = self.descriptor(head.segment)
         except FileNotFoundError:
             return False  # recovery will say so
+        if self._env.file_id_at(self._name_after) is not None:
+            return False  # somebody put an old page back, or was killed while he made a segment
         begin = head.offset - frames.SUFFIX_BYTES
         found = self._env.read(descriptor, frames.SUFFIX_BYTES + 1, begin)
-        return found.rstrip(b"\n") == frames.suffix(head.sum) and len(found) >= frames.SUFFIX_BYTES
+        return len(found) >= frames.SUFFIX_BYTES and found.rstrip(b"\n") == frames.suffix(head.sum)
 
-    def fill(self, head: Head, size: int) -> None:
+    def fill(self, descriptor: int, head: Head, size: int) -> None:
         """See to it that the file is longer than the next ``size`` bytes, if there is room on the disk."""
         end = head.offset + size
         if end <= self._filled:
             return
-        descriptor = self.descriptor(head.segment)
         self._filled = max(self._env.size(descriptor), head.offset)
         if end <= self._filled:
             return

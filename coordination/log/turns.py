@@ -44,6 +44,7 @@ class Turns:
         registered: Callable[[], Identity | None] = lambda: None,
     ) -> None:
         self._path = path
+        self._name = str(path)
         self._env = env
         self._bell = bell
         self._wakes = wakes
@@ -172,7 +173,7 @@ class Turns:
                 self._file = self._env.file_id(self._descriptor)
             if not self._env.try_lock(self._descriptor):
                 return False
-            if self._env.file_id_at(self._path) == self._file:
+            if self._env.file_id_at(self._name) == self._file:
                 return True
             self._give_back()  # somebody removed the file: what we locked excludes nobody any more
 

@@ -6,7 +6,7 @@ Tasks and runs themselves are frozen and replaced. Whoever holds a state may rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from coordination.errors import NotFound
 from coordination.model import events as e
 from coordination.model.runs import Ending, Limits, Outcome, Purpose, Usage, Value
-from coordination.model.tasks import TRANSITIONS, Status, TaskSpec
+from coordination.model.tasks import ENDED, TRANSITIONS, Status, TaskSpec
 
 FEEDBACK_MAX = 12
 
@@ -92,7 +92,7 @@ class Task(Value, frozen=True, kw_only=True):
     @property
     def live(self) -> tuple[Run, ...]:
         """Runs whose outcome is not known yet."""
-        return tuple(run for run in self.runs if run.live)
+        return tuple([run for run in self.runs if run.outcome is None])
 
     @property
     def usage(self) -> Usage:
@@ -184,71 +184,27 @@ class Core:
 
 
 def fold(state: State, record: e.Record) -> State:
-    """Take one record in: one exhaustive match, one line of meaning a fact."""
-    match record.event:
-        case e.TaskSubmitted() as event:
-            _submit(state, record, event)
-        case e.RunPlanned() as event:
-            _plan(state, record, event)
-        case e.RunStarted() as event:
-            _run(state, record, event.task, event.run, started_at=record.at, pid=event.pid)
-        case e.RunEnded() as event:
-            _end(state, record, event)
-        case e.RunRefused() as event:
-            task = state.tasks[event.task]
-            _put(state, record, replace(task, refused=(*task.refused, f"{event.run}: {event.reason}")))
-        case e.TaskRequeued() as event:
-            _requeue(state, record, event)
-        case e.TaskApproved(task=task_id, evidence=evidence):
-            _approve(state, record, state.tasks[task_id], evidence)
-        case e.TaskMerged(task=task_id, merge=merge):
-            state.merged += 1
-            _move(state, record, task_id, Status.MERGED, merge=merge, reason="landed")
-        case e.TaskDone(task=task_id, evidence=evidence, report=report):
-            _move(state, record, task_id, Status.DONE, evidence=evidence, report=report, reason=evidence.reason)
-        case e.TaskFailed(task=task_id, reason=reason):
-            _fail(state, record, state.tasks[task_id], reason)
-        case e.TaskCancelled(task=task_id, reason=reason):
-            _move(state, record, task_id, Status.CANCELLED, chain=(), reason=reason or "cancelled by a person")
-        case e.DependencyFailed(task=task_id, chain=chain, reason=reason):
-            _move(state, record, task_id, Status.DEPENDENCY_FAILED, chain=chain, reason=reason)
-        case e.TaskEscalated() as event:
-            _escalate(state, record, event)
-        case e.TaskHeld(task=task_id, reason=reason):
-            _hold(state, record, state.tasks[task_id], reason)
-        case e.TaskReleased(task=task_id):
-            _release(state, record, state.tasks[task_id])
-        case e.CoordinationPaused():
-            state.paused = True
-        case e.CoordinationResumed():
-            state.paused = False
-        case e.SupervisorStarted(supervisor=supervisor):
-            state.supervisor, state.stop = supervisor, ""
-        case e.SupervisorStopped(supervisor=supervisor):
-            if state.supervisor == supervisor:
-                state.supervisor, state.stop = "", ""
-        case e.StopRequested(supervisor=supervisor, mode=mode):
-            if state.supervisor == supervisor:
-                state.stop = mode
-        case e.IntegrationCreated(commit=commit):
-            state.integration = commit
+    """Take one record in."""
+    _MEANINGS[type(record.event)](state, record, record.event)
     return state
 
 
-def _put(state: State, record: e.Record, task: Task) -> None:
-    state.tasks[task.id] = replace(task, changed_at=record.at)
-    if task.status.ended and not task.live:
+def _put(state: State, record: e.Record, task: Task, **changes: Any) -> None:
+    """Every change of a task goes through here, once a record: copying it is most of what a fold costs."""
+    task = replace(task, changed_at=record.at, **changes)
+    state.tasks[task.id] = task
+    if task.status in ENDED and not task.live:
         state.open.pop(task.id, None)
     elif task.id not in state.open:
         # A retried task comes back at the end; order of starting is by key, never by this.
         state.open[task.id] = None
 
 
-def _move(state: State, record: e.Record, task_id: str, status: Status, **fields: Any) -> None:
+def _move(state: State, record: e.Record, task_id: str, status: Status, **changes: Any) -> None:
     task = state.tasks[task_id]
     # Only a bug in a command can break this: the world cannot put an illegal fact into the log.
     assert status in TRANSITIONS[task.status] or status is task.status, f"{task_id}: {task.status} -> {status}"
-    _put(state, record, replace(task, status=status, **fields))
+    _put(state, record, task, status=status, **changes)
 
 
 def _submit(state: State, record: e.Record, event: e.TaskSubmitted) -> None:
@@ -258,7 +214,7 @@ def _submit(state: State, record: e.Record, event: e.TaskSubmitted) -> None:
         state.tickets[event.ticket] = event.task
     while f"t{state.mint}" in state.keys:
         state.mint += 1
-    task = Task(
+    state.tasks[event.task] = Task(
         id=event.task,
         spec=event.spec,
         digest=event.digest,
@@ -267,8 +223,9 @@ def _submit(state: State, record: e.Record, event: e.TaskSubmitted) -> None:
         submitted_at=record.at,
         ticket=event.ticket,
         source=event.source,
+        changed_at=record.at,
     )
-    _put(state, record, task)
+    state.open[event.task] = None
 
 
 _STATUS_OF_RUN = {
@@ -302,27 +259,43 @@ def _plan(state: State, record: e.Record, event: e.RunPlanned) -> None:
     _move(state, record, task.id, status, runs=(*task.runs, run), base=base, reason=event.reason)
 
 
-def _run(state: State, record: e.Record, task_id: str, run_id: str, **fields: Any) -> None:
-    task = state.tasks[task_id]
-    runs = tuple(replace(run, **fields) if run.id == run_id else run for run in task.runs)
-    _put(state, record, replace(task, runs=runs))
+def _start(state: State, record: e.Record, event: e.RunStarted) -> None:
+    task = state.tasks[event.task]
+    _, runs = _with_run(task, event.run, started_at=record.at, pid=event.pid)
+    _put(state, record, task, runs=runs)
 
 
 def _end(state: State, record: e.Record, event: e.RunEnded) -> None:
-    outcome = event.outcome
+    task, outcome = state.tasks[event.task], event.outcome
     state.cost_usd += outcome.usage.cost_usd
-    _run(state, record, event.task, event.run, outcome=outcome, ended_at=record.at)
-    task = state.tasks[event.task]
-    run = state.run(event.run)
+    run, runs = _with_run(task, event.run, outcome=outcome, ended_at=record.at)
     if run.purpose is Purpose.WORK and outcome.commit:
-        _put(state, record, replace(task, commit=outcome.commit, base=task.base or outcome.base))
+        _put(state, record, task, runs=runs, commit=outcome.commit, base=task.base or outcome.base)
+    else:
+        _put(state, record, task, runs=runs)
+
+
+def _with_run(task: Task, run_id: str, **changes: Any) -> tuple[Run, tuple[Run, ...]]:
+    """A run of the task with these changes, and all its runs with that one. Raises NotFound."""
+    runs, at = [*task.runs], len(task.runs) - 1
+    while at >= 0 and runs[at].id != run_id:  # from the end: what changes is among the newest
+        at -= 1
+    if at < 0:
+        raise NotFound(f"{task.id} has no run {run_id!r}")
+    runs[at] = run = replace(runs[at], **changes)
+    return run, tuple(runs)
+
+
+def _refuse(state: State, record: e.Record, event: e.RunRefused) -> None:
+    task = state.tasks[event.task]
+    _put(state, record, task, refused=(*task.refused, f"{event.run}: {event.reason}"))
 
 
 def _requeue(state: State, record: e.Record, event: e.TaskRequeued) -> None:
     task = state.tasks[event.task]
     kind = event.reason.kind
     fresh = kind == "retried"
-    fields = {
+    changes = {
         "attempts": 0 if fresh else task.attempts + (kind == "failure"),
         "rounds": 0 if fresh else task.rounds + (kind == "rejected"),
         "returns": 0 if fresh else task.returns + (kind == "conflict"),
@@ -334,17 +307,36 @@ def _requeue(state: State, record: e.Record, event: e.TaskRequeued) -> None:
         "evidence": None,
         "reason": event.reason.message,
     }
-    _move(state, record, task.id, Status.HELD if task.paused else Status.QUEUED, **fields)
+    _move(state, record, task.id, Status.HELD if task.paused else Status.QUEUED, **changes)
 
 
-def _approve(state: State, record: e.Record, task: Task, evidence: e.Evidence) -> None:
-    said = {"evidence": evidence, "commit": evidence.commit, "reason": evidence.reason}
-    _move(state, record, task.id, Status.APPROVED, landing=len(task.runs), **said)
+def _approve(state: State, record: e.Record, event: e.TaskApproved) -> None:
+    said = {"evidence": event.evidence, "commit": event.evidence.commit, "reason": event.evidence.reason}
+    _move(state, record, event.task, Status.APPROVED, landing=len(state.tasks[event.task].runs), **said)
 
 
-def _fail(state: State, record: e.Record, task: Task, reason: str) -> None:
+def _merge(state: State, record: e.Record, event: e.TaskMerged) -> None:
+    state.merged += 1
+    _move(state, record, event.task, Status.MERGED, merge=event.merge, reason="landed")
+
+
+def _finish(state: State, record: e.Record, event: e.TaskDone) -> None:
+    said = {"evidence": event.evidence, "report": event.report, "reason": event.evidence.reason}
+    _move(state, record, event.task, Status.DONE, **said)
+
+
+def _fail(state: State, record: e.Record, event: e.TaskFailed) -> None:
+    task = state.tasks[event.task]
     tried = task.status is not Status.QUEUED  # what never ran has used up no attempt
-    _move(state, record, task.id, Status.FAILED, reason=reason, attempts=task.attempts + tried)
+    _move(state, record, task.id, Status.FAILED, reason=event.reason, attempts=task.attempts + tried)
+
+
+def _cancel(state: State, record: e.Record, event: e.TaskCancelled) -> None:
+    _move(state, record, event.task, Status.CANCELLED, chain=(), reason=event.reason or "cancelled by a person")
+
+
+def _fail_after(state: State, record: e.Record, event: e.DependencyFailed) -> None:
+    _move(state, record, event.task, Status.DEPENDENCY_FAILED, chain=event.chain, reason=event.reason)
 
 
 def _escalate(state: State, record: e.Record, event: e.TaskEscalated) -> None:
@@ -356,14 +348,68 @@ def _escalate(state: State, record: e.Record, event: e.TaskEscalated) -> None:
     _move(state, record, task.id, Status.WAITING_FOR_PERSON, reason=event.reason, **counters)
 
 
-def _hold(state: State, record: e.Record, task: Task, reason: str) -> None:
+def _hold(state: State, record: e.Record, event: e.TaskHeld) -> None:
+    task = state.tasks[event.task]
     status = Status.HELD if task.status is Status.QUEUED else task.status
     # What waits for a person still says for what.
-    said = reason or task.reason if status is Status.HELD else task.reason
+    said = event.reason or task.reason if status is Status.HELD else task.reason
     _move(state, record, task.id, status, paused=True, reason=said)
 
 
-def _release(state: State, record: e.Record, task: Task) -> None:
+def _release(state: State, record: e.Record, event: e.TaskReleased) -> None:
+    task = state.tasks[event.task]
     status = Status.QUEUED if task.status is Status.HELD else task.status
     said = "" if task.status is Status.HELD else task.reason
     _move(state, record, task.id, status, paused=False, reason=said)
+
+
+def _pause(state: State, _record: e.Record, _event: e.CoordinationPaused) -> None:
+    state.paused = True
+
+
+def _resume(state: State, _record: e.Record, _event: e.CoordinationResumed) -> None:
+    state.paused = False
+
+
+def _supervise(state: State, _record: e.Record, event: e.SupervisorStarted) -> None:
+    state.supervisor, state.stop = event.supervisor, ""
+
+
+def _leave(state: State, _record: e.Record, event: e.SupervisorStopped) -> None:
+    if state.supervisor == event.supervisor:
+        state.supervisor, state.stop = "", ""
+
+
+def _ask_to_stop(state: State, _record: e.Record, event: e.StopRequested) -> None:
+    if state.supervisor == event.supervisor:
+        state.stop = event.mode
+
+
+def _integrate(state: State, _record: e.Record, event: e.IntegrationCreated) -> None:
+    state.integration = event.commit
+
+
+# A table, because asking a million records for one type after the other costs as much as folding them.
+_MEANINGS: dict[type[Any], Callable[[State, e.Record, Any], None]] = {
+    e.TaskSubmitted: _submit,
+    e.RunPlanned: _plan,
+    e.RunStarted: _start,
+    e.RunEnded: _end,
+    e.RunRefused: _refuse,
+    e.TaskRequeued: _requeue,
+    e.TaskApproved: _approve,
+    e.TaskMerged: _merge,
+    e.TaskDone: _finish,
+    e.TaskFailed: _fail,
+    e.TaskCancelled: _cancel,
+    e.DependencyFailed: _fail_after,
+    e.TaskEscalated: _escalate,
+    e.TaskHeld: _hold,
+    e.TaskReleased: _release,
+    e.CoordinationPaused: _pause,
+    e.CoordinationResumed: _resume,
+    e.SupervisorStarted: _supervise,
+    e.SupervisorStopped: _leave,
+    e.StopRequested: _ask_to_stop,
+    e.IntegrationCreated: _integrate,
+}

@@ -179,3 +179,74 @@ def test_what_a_system_lacks_is_replaced_by_something_stronger(tmp_path: Path, m
     REAL.close(descriptor)
     monkeypatch.setattr(gate, "_PID_NAMESPACE", Path("/nowhere"))
     assert REAL.pid_namespace() == 0
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Iterator[memoryview]:
+    """A shared page of words."""
+    descriptor = REAL.open_write(tmp_path / "page")
+    REAL.resize(descriptor, 4096)
+    mapped = REAL.map_shared(descriptor, 4096)
+    yield mapped
+    REAL.unmap(mapped)
+    REAL.close(descriptor)
+
+
+def test_a_sleeper_is_woken_by_another_process(tmp_path: Path, words: memoryview) -> None:
+    """Who sleeps on a word is woken by whoever changed it, also from another process."""
+    program = (
+        "import sys; from pathlib import Path; from coordination.env import REAL\n"
+        "words = REAL.map_shared(REAL.open_existing(Path(sys.argv[1])), 4096)\n"
+        "REAL.store(words, 1, 5)\n"
+        "while words[0] == 0: REAL.wait_word(words, 0, 0, 30)\n"
+        "print(words[0])"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "page")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        while words[1] != 5:
+            REAL.wait_word(words, 1, 0, 0.01)
+        REAL.store_many(words, 0, (7, 8, 9))
+        REAL.wake(words, 0, 1)
+        assert child.communicate(timeout=30)[0] == "7\n"
+    assert words[:3].tolist() == [7, 8, 9]
+
+
+def test_a_word_that_changed_before_is_not_slept_on(words: memoryview) -> None:
+    """Looking first and sleeping after misses nothing: a changed word ends the sleep before it begins."""
+    REAL.store(words, 0, 1)
+    before = REAL.monotonic()
+    REAL.wait_word(words, 0, 0, 300)
+    assert REAL.monotonic() - before < 200
+
+
+def test_without_a_futex_sleeps_are_short(words: memoryview, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that has none is asked again soon; waking is then nothing."""
+    gate._futex.cache_clear()
+    monkeypatch.setattr(gate, "_FUTEX_CALL", {})
+    before = REAL.monotonic()
+    REAL.wait_word(words, 0, 0, 300)
+    REAL.wake(words, 0, 1)
+    assert REAL.monotonic() - before < 200
+    gate._futex.cache_clear()
+
+
+def test_the_holder_of_a_lock_is_found(tmp_path: Path) -> None:
+    """The process that holds it, not one that merely has the file open; nobody when nobody does."""
+    path = tmp_path / "lock"
+    mine = REAL.open_write(path)
+    assert REAL.lock_holder(path) is None
+    program = "import sys; from pathlib import Path; from coordination.env import REAL\n"
+    program += "fd = REAL.open_write(Path(sys.argv[1])); REAL.lock(fd); print('ready', flush=True); input()"
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        assert REAL.lock_holder(path) == child.pid
+        assert not REAL.process_stopped(child.pid)
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+        assert REAL.process_stopped(child.pid)
+        child.kill()
+    assert REAL.lock_holder(path) is None
+    assert not REAL.process_stopped(child.pid)
+    REAL.close(mine)

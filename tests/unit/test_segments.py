@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from coordination.env import REAL
+from coordination.env import REAL, Env
 from coordination.errors import LogDamaged, NotFound
 from coordination.log import frames, segments
 from coordination.log.file import FileLog, create
@@ -171,6 +171,18 @@ def test_an_exchanged_segment_is_found(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(LogDamaged, match="follows"):
         all_of(tmp_path / "one")
+
+
+def test_a_segment_that_vanishes_before_its_header_is_read_is_damage(tmp_path: Path) -> None:
+    """A name that is listed and then gone is a missing segment."""
+    three_segments(tmp_path)
+
+    class Late(Env):
+        def list_directory(self, path: Path) -> list[str]:
+            return [*super().list_directory(path), f"{99:020d}.jsonl"]
+
+    with pytest.raises(LogDamaged, match="missing"):
+        segments.load(tmp_path, env=Late())
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from coordination import locks
 from coordination.env import REAL, Env
-from coordination.errors import Unsuitable
+from coordination.errors import LockHeld, Unsuitable
 from coordination.log.turns import Turns
 
 
@@ -110,3 +110,105 @@ def test_turns_survive_being_closed_inside(tmp_path: Path) -> None:
     with turns:
         assert locks.held(tmp_path / "turns")
     turns.close()
+
+
+class Stopped(Env):
+    """A world in which some process holds the lock, and time passes when somebody waits."""
+
+    def __init__(self, holder: int | None, *, stopped: bool = True) -> None:
+        self.holder = holder
+        self.stopped = stopped
+        self.now = 0.0
+        self.signalled: list[int] = []
+        self.vanishes = 0
+
+    def try_lock(self, descriptor: int) -> bool:
+        return bool(self.signalled) and super().try_lock(descriptor)
+
+    def lock_holder(self, path: Path) -> int | None:
+        return self.holder
+
+    def process_stopped(self, pid: int) -> bool:
+        return self.stopped
+
+    def process_start(self, pid: int) -> int | None:
+        return 7 if pid == self.holder else None
+
+    def open_process(self, pid: int) -> int:
+        if self.vanishes == 1:
+            self.signalled.append(0)
+            raise ProcessLookupError
+        return self.open_read(Path("/dev/null"))
+
+    def signal_process(self, process: int, number: int) -> None:
+        self.signalled.append(number)
+        if self.vanishes == 2:
+            raise ProcessLookupError
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += 0.2
+
+
+def test_a_stopped_holder_of_ours_is_killed(tmp_path: Path) -> None:
+    """It signed as ours, it was stopped, and everybody waits: it is killed through a descriptor, and we go on."""
+    world = Stopped(4242)
+    turns = Turns(tmp_path / "lock", env=world, registered=lambda: locks.identity(4242, env=world))
+    with turns:
+        assert world.signalled == [9]
+    turns.close()
+
+
+@pytest.mark.parametrize("vanishes", [1, 2])
+def test_a_stopped_holder_that_ends_by_itself_is_fine(tmp_path: Path, vanishes: int) -> None:
+    """Gone before it could be opened or signalled, its lock is free."""
+    world = Stopped(4242)
+    world.vanishes = vanishes
+    turns = Turns(tmp_path / "lock", env=world, registered=lambda: locks.identity(4242, env=world))
+    with turns:
+        assert world.signalled
+    turns.close()
+
+
+@pytest.mark.parametrize("registered", [None, locks.Identity(pid=4242, start=8, boot="")])
+def test_a_stopped_holder_that_is_not_ours_is_named(tmp_path: Path, registered: locks.Identity | None) -> None:
+    """Who never signed, or signed with the number of an older process, is not touched; the message says what to do."""
+    world = Stopped(4242)
+    turns = Turns(tmp_path / "lock", env=world, registered=lambda: registered)
+    with pytest.raises(LockHeld, match="kill -CONT 4242") as caught, turns:
+        pytest.fail("was locked")
+    assert caught.value.holder == "4242"
+    assert not world.signalled
+
+
+@pytest.mark.parametrize(("holder", "named"), [(4242, "process 4242"), (None, "another container")])
+def test_waiting_has_an_end(tmp_path: Path, holder: int | None, named: str) -> None:
+    """A holder that runs and never lets go is waited for, but not for ever, and named if it can be seen."""
+    world = Stopped(holder, stopped=False)
+    turns = Turns(tmp_path / "lock", env=world)
+    with pytest.raises(LockHeld, match=named), turns:
+        pytest.fail("was locked")
+    assert world.now > 30
+
+
+def test_a_number_that_was_given_to_another_process_is_not_signalled(tmp_path: Path) -> None:
+    """Between looking and opening the holder may end and its number be used again: then nobody is killed."""
+
+    class Recycled(Stopped):
+        start = 7
+
+        def open_process(self, pid: int) -> int:
+            self.start = 8
+            return super().open_process(pid)
+
+        def process_start(self, pid: int) -> int:
+            return self.start
+
+    world = Recycled(4242)
+    turns = Turns(tmp_path / "lock", env=world, registered=lambda: locks.Identity(pid=4242, start=7, boot=boot))
+    boot = world.boot_id()
+    with pytest.raises(LockHeld), turns:
+        pytest.fail("was locked")
+    assert not world.signalled

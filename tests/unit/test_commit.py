@@ -1,0 +1,335 @@
+"""One sync serves all who wait, and nobody is told that something is durable which is not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coordination.env import Env
+from coordination.errors import Conflict, OutcomeUnknown
+from coordination.locks import identity
+from coordination.log.file import FileLog, create
+
+PATIENCE_SECONDS = 20.0
+
+
+def payload(number: int) -> bytes:
+    return b'{"n":%d}' % number
+
+
+class Hooked(Env):
+    """The real world; ``before`` is called before each sync of data, and before each try for the sync turn."""
+
+    def __init__(self) -> None:
+        self.syncs = 0
+        self.before_sync: Callable[[], None] = lambda: None
+        self.before_try: Callable[[], None] = lambda: None
+        self.failing_directories = False
+
+    def sync_data(self, descriptor: int) -> None:
+        self.syncs += 1
+        self.before_sync()
+        super().sync_data(descriptor)
+
+    def try_lock(self, descriptor: int) -> bool:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "sync.lock":
+            self.before_try()
+        return super().try_lock(descriptor)
+
+    def sync_directory(self, path: Path) -> None:
+        if self.failing_directories:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync_directory(path)
+
+
+@pytest.fixture
+def env() -> Hooked:
+    return Hooked()
+
+
+@pytest.fixture
+def directory(tmp_path: Path, env: Hooked) -> Path:
+    create(tmp_path / "log", env=env)
+    return tmp_path / "log"
+
+
+def head(log: FileLog) -> int:
+    """How far the page says that lines were written."""
+    reading = log._pages[-1].read()
+    assert reading is not None
+    return reading.head.seq
+
+
+def wiped(directory: Path) -> None:
+    """The newest line is gone, as after a failed sync whose bytes the system dropped."""
+    path = max(directory.glob("*.jsonl"))
+    data = path.read_bytes().rstrip(b"\n")
+    begin = data.rindex(b"\n") + 1
+    with path.open("r+b") as file:
+        file.seek(begin)
+        file.write(b"\n" * (len(data) - begin))
+
+
+def test_what_is_written_during_a_sync_shares_the_next_one(directory: Path, env: Hooked) -> None:
+    """Three writers who come while a fourth one syncs need one further sync together, and all get their numbers."""
+    entered, proceed = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        if env.syncs == 1:
+            entered.set()
+            assert proceed.wait(PATIENCE_SECONDS)
+
+    env.before_sync = hold
+    logs = [FileLog(directory, env=env) for _ in range(4)]
+    acknowledged: list[int] = []
+
+    def write(log: FileLog) -> None:
+        acknowledged.append(log.append(payload(1), after=0, again=lambda: payload(2)))
+
+    threads = [threading.Thread(target=write, args=(log,)) for log in logs]
+    threads[0].start()
+    assert entered.wait(PATIENCE_SECONDS)
+    for thread in threads[1:]:
+        thread.start()
+    watcher = FileLog(directory, env=env)
+    assert watcher.durable == 0
+    while head(watcher) < 4:
+        threading.Event().wait(0.001)
+    assert acknowledged == []
+    assert watcher.durable == 0
+    proceed.set()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    assert sorted(acknowledged) == [1, 2, 3, 4]
+    assert env.syncs == 2
+    assert [seq for seq, _ in watcher.read(0, upto="durable")] == [1, 2, 3, 4]
+    for log in (*logs, watcher):
+        log.close()
+
+
+def test_who_waits_is_woken_by_the_sync(directory: Path, env: Hooked) -> None:
+    """A follower sleeps on the bell and not on a clock; nothing durable is missed."""
+    reader, writer = FileLog(directory, env=env), FileLog(directory, env=env)
+    answers: list[bool] = []
+    follower = threading.Thread(target=lambda: answers.append(reader.wait(0, PATIENCE_SECONDS)))
+    follower.start()
+    writer.append(payload(1), after=0)
+    follower.join(PATIENCE_SECONDS)
+    assert answers == [True]
+    assert not reader.wait(1, 0.01)
+    for log in (reader, writer):
+        log.close()
+
+
+def test_a_mark_left_by_a_killed_syncer_is_poison(directory: Path, env: Hooked) -> None:
+    """The sync that nobody spoke of may have failed: a recovery writes the batches to another file, and they count."""
+    log = FileLog(directory, env=env)
+    log.append(payload(1), after=0)
+    log._pages[-1].mark("syncing")
+    assert log.append(payload(2), after=1) == 2
+    assert env.syncs == 1
+    assert [seq for seq, _ in log.read(0, upto="durable")] == [1, 2]
+    assert log.epoch == 2
+    log.close()
+
+
+def test_a_batch_that_a_recovery_left_out_is_a_conflict(directory: Path, env: Hooked) -> None:
+    """Who waited for a sync that never came, and whose line is gone, is told to decide again; it never comes back."""
+    log = FileLog(directory, env=env)
+    log.append(payload(1), after=0)
+
+    def lose() -> None:
+        env.before_try = lambda: None
+        wiped(directory)
+        log._pages[-1].mark("poison")
+
+    env.before_try = lose
+    with pytest.raises(Conflict, match="cut off") as caught:
+        log.append(payload(2), after=1)
+    assert caught.value.head == 1
+    list(log.read(0, upto="head"))
+    assert log.append(payload(3), after=1) == 2
+    assert [data for _, data in log.read(0, upto="durable")] == [payload(1), payload(3)]
+    log.close()
+
+
+def test_settling_after_a_loss_settles_what_is_left(directory: Path, env: Hooked) -> None:
+    """Settling is about what there is: a batch that went lost before it was durable is nobody's concern."""
+    log = FileLog(directory, env=env)
+    log.append(payload(1), after=0)
+    env.before_sync = lambda: (_ for _ in ()).throw(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        log.append(payload(2), after=1)
+
+    def lose() -> None:
+        env.before_try = lambda: None
+        wiped(directory)
+
+    env.before_try = lose
+    log.settle()
+    assert [data for _, data in log.read(0, upto="durable")] == [payload(1)]
+    assert log.durable == 1
+    log.close()
+
+
+def test_what_was_only_written_is_settled_by_a_sync(directory: Path, env: Hooked) -> None:
+    """A batch whose writer was interrupted before its sync is not durable, until somebody settles; no epoch passes."""
+    log, other = FileLog(directory, env=env), FileLog(directory, env=env)
+
+    def interrupt() -> None:
+        env.before_try = lambda: None
+        raise KeyboardInterrupt
+
+    env.before_try = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        log.append(payload(1), after=0)
+    assert [seq for seq, _ in other.read(0, upto="head")] == [1]
+    assert other.durable == 0
+    other.settle()
+    assert (other.durable, other.epoch) == (1, 1)
+    for each in (log, other):
+        each.close()
+
+
+def test_without_a_recovery_the_outcome_is_unknown(directory: Path, env: Hooked) -> None:
+    """Who waits on a poisoned page, and cannot recover either, is told that nobody knows."""
+    log = FileLog(directory, env=env)
+    log.append(payload(1), after=0)
+    log._pages[-1].mark("syncing")
+    env.failing_directories = True
+    with pytest.raises(OutcomeUnknown, match="recovery, which failed"):
+        log.append(payload(2), after=1)
+    assert log.durable == 1
+    env.failing_directories = False
+    log.settle()
+    assert [seq for seq, _ in log.read(0, upto="durable")] == [1, 2]
+    log.close()
+
+
+def test_a_segment_whose_name_may_be_lost_is_left_behind(directory: Path, env: Hooked) -> None:
+    """When the directory could not be synced, the next recovery goes on from the segment that is known to be there."""
+    log = FileLog(directory, env=env)
+    log.append(payload(1), after=0)
+    log._pages[-1].mark("dirty")
+    env.failing_directories = True
+    with pytest.raises(Exception, match="recovery, which failed"):
+        log.append(payload(2), after=1)
+    assert (directory / f"{2:020d}.jsonl").exists()
+    env.failing_directories = False
+    log.settle()
+    (directory / f"{2:020d}.jsonl").unlink()
+    assert [seq for seq, _ in log.read(0, upto="durable")] == [1]
+    assert log.append(payload(2), after=1) == 2
+    log.close()
+
+
+@pytest.mark.parametrize("newer", [1, 2])
+def test_a_page_that_was_put_back_does_not_hide_what_came_after(directory: Path, env: Hooked, newer: int) -> None:
+    """An old copy of the page names an older segment; what was written to the newer ones stays."""
+    log = FileLog(directory, env=env, segment_bytes=1)
+    log.append(payload(1), after=0)
+    old = (directory / "page").read_bytes()
+    for after in range(1, 1 + newer):
+        log.append(payload(after + 1), after=after)
+    log.close()
+    (directory / "page").write_bytes(old)
+    log = FileLog(directory, env=env)
+    log.settle()
+    assert [seq for seq, _ in log.read(0, upto="durable")] == list(range(1, 2 + newer))
+    log.close()
+
+
+def test_a_log_cannot_grow_over_an_unfinished_sync(directory: Path, env: Hooked) -> None:
+    """Before a segment is closed its lines must be durable; if they may not be, the caller decides again."""
+    log = FileLog(directory, env=env, segment_bytes=1)
+    log.append(payload(1), after=0)
+    log._pages[-1].mark("syncing")
+    log._pages[-1].reach(0)
+    with pytest.raises(Conflict, match="recovered before it can grow"):
+        log.append(payload(2), after=1)
+    list(log.read(0, upto="head"))
+    with pytest.raises(Conflict):
+        log.append(payload(2), after=1)
+    list(log.read(0, upto="head"))
+    assert log.append(payload(2), after=1) == 2
+    assert [seq for seq, _ in log.read(0, upto="durable")] == [1, 2]
+    log.close()
+
+
+def test_a_page_that_was_copied_in_place_goes_on(directory: Path, env: Hooked) -> None:
+    """Another file with the same words has the page's name: it is mapped instead, and says the same."""
+    log = FileLog(directory, env=env)
+    log.append(payload(1), after=0)
+
+    def replace() -> None:
+        env.before_try = lambda: None
+        (directory / "copy").write_bytes((directory / "page").read_bytes())
+        (directory / "copy").rename(directory / "page")
+
+    env.before_try = replace
+    assert log.append(payload(2), after=1) == 2
+    assert (log.durable, log.epoch) == (2, 1)
+    log.close()
+
+
+def test_who_has_a_turn_signs(directory: Path, env: Hooked) -> None:
+    """A connection that is ours says which process it is, for both turns; any other says nothing."""
+    ours, other = FileLog(directory, env=env, ours=True), FileLog(directory, env=env)
+    assert ours._signed("append") is None
+    ours.append(payload(1), after=0)
+    assert ours._signed("append") == ours._signed("sync") == identity(env=env) is not None
+    other.append(payload(2), after=0, again=lambda: payload(2))
+    assert ours._signed("append") is None
+    for log in (ours, other):
+        log.close()
+
+
+def test_a_page_that_was_removed_while_somebody_waits(directory: Path, env: Hooked) -> None:
+    """Who waits on a page that lost its name finds the new one, and its batch there."""
+    log = FileLog(directory, env=env)
+    log.append(payload(1), after=0)
+
+    def remove() -> None:
+        env.before_try = lambda: None
+        (directory / "page").unlink()
+
+    env.before_try = remove
+    assert log.append(payload(2), after=1) == 2
+    assert [seq for seq, _ in log.read(0, upto="durable")] == [1, 2]
+    assert log.epoch == 2
+    log.close()
+
+
+def test_without_room_for_the_fill_the_line_is_written_all_the_same(directory: Path) -> None:
+    """Filling a segment ahead is a courtesy: when only it fails, nothing fails."""
+
+    class Narrow(Env):
+        def write(self, descriptor: int, data: bytes, offset: int) -> int:
+            if len(data) > 1000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(descriptor, data, offset)
+
+    log = FileLog(directory, env=Narrow())
+    assert log.append(payload(1), after=0) == 1
+    assert log.append(payload(2), after=1) == 2
+    (path,) = directory.glob("*.jsonl")
+    assert path.read_bytes().count(b"\n") == 3
+    log.close()
+
+
+def test_a_full_segment_is_filled_in_steps(directory: Path, env: Hooked) -> None:
+    """Lines never meet the end of the file, and what stands behind the last line is nothing but line feeds."""
+    log = FileLog(directory, env=env)
+    text = b'{"text":"%b"}' % (b"x" * 30_000)
+    for after in range(8):
+        log.append(text, after=after)
+        (path,) = directory.glob("*.jsonl")
+        data = path.read_bytes()
+        assert len(data) > len(data.rstrip(b"\n")) + 1
+        assert data.rstrip(b"\n").count(b"\n") == after + 1
+    log.close()
