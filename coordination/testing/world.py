@@ -63,8 +63,10 @@ class Fault(NamedTuple):
 class Fate:
     """What happens in the world while a process does something. This one: nothing, and there is nobody else."""
 
-    def step(self, env: SimulatedEnv, gesture: str) -> Fault | None:
-        """Asked before every gesture that others could notice."""
+    watching = False  # whether looks at shared words are asked for as well
+
+    def step(self, env: SimulatedEnv, gesture: str, about: object) -> Fault | None:
+        """Asked before every gesture that others could notice; ``about`` is its path, descriptor or word."""
 
     def block(self, env: SimulatedEnv, ready: Callable[[], bool], until: float | None) -> None:
         """Let the others run until ``ready()`` or the world's time is ``until``. Raises Stuck when it never will be."""
@@ -253,7 +255,11 @@ class SharedWords:
             begin, end, step = at.indices(len(self))
             assert step == 1, "a page is read in one direction"
             return self._words(begin, end)
-        return self._words(at, at + 1)[0]
+        file = self.mapped()
+        self._env.look(at)
+        if (word := file.cache[at * WORD : (at + 1) * WORD]) and len(word) == WORD:
+            return int.from_bytes(word, sys.byteorder)
+        self._env.die()  # SIGBUS
 
     def tolist(self) -> list[int]:
         """All words, one after the other."""
@@ -271,16 +277,15 @@ class SharedWords:
 
     def _words(self, begin: int, end: int) -> memoryview:
         file = self.mapped()
-        fault = self._env.gesture("look", begin)
+        fault = self._env.look(begin)
         if len(file.cache) < end * WORD:
             self._env.die()  # SIGBUS
-        middle = end
+        words = bytes(file.cache[begin * WORD : end * WORD])
         if fault is not None and fault.kind == "split":
-            middle = begin + round((end - begin) * fault.share)
-        early = file.cache[begin * WORD : middle * WORD]
-        if middle < end:
-            self._env.gesture("look", middle)
-        return memoryview(bytes(early + file.cache[middle * WORD : end * WORD])).cast("Q")
+            seen = round((end - begin) * fault.share) * WORD
+            self._env.look(end)
+            words = words[:seen] + bytes(file.cache[begin * WORD + seen : end * WORD])
+        return memoryview(words).cast("Q")
 
 
 class SimulatedEnv(Env):
@@ -309,10 +314,23 @@ class SimulatedEnv(Env):
         if world.trace is not None:
             world.trace.append((self.number, what, str(about)))
         world.time += _GESTURE_SECONDS
-        fault = world.fate.step(self, what)
+        fault = world.fate.step(self, what, about)
         if not self.alive:
             raise Killed
+        if fault is not None and fault.kind == "kill" and what != "write":  # a write knows how far it came
+            self.die()
         return fault
+
+    def look(self, at: int) -> Fault | None:
+        """As ``gesture``, for one look at shared words: there are many, and they matter only when others can act."""
+        if self.world.fate.watching or not self.alive:
+            return self.gesture("look", at)
+        return None
+
+    def file_behind(self, descriptor: object) -> File | None:
+        """The file that a descriptor of this process stands for."""
+        held = self.descriptors.get(descriptor) if isinstance(descriptor, int) else None
+        return held.node if isinstance(held, _Open) and isinstance(held.node, File) else None
 
     def die(self) -> NoReturn:
         """End here."""
@@ -439,7 +457,7 @@ class SimulatedEnv(Env):
         self.gesture("file_id", descriptor)
         return 1, self._file(descriptor).number
 
-    def file_id_at(self, path: Path) -> tuple[int, int] | None:
+    def file_id_at(self, path: Path | str) -> tuple[int, int] | None:
         """Which file has this name now."""
         node = self._found("file_id_at", path)
         return None if node is None else (1, node.number)
@@ -606,11 +624,8 @@ class SimulatedEnv(Env):
     # what becomes of gestures
 
     def _refuse(self, fault: Fault | None) -> None:
-        if fault is not None:
-            if fault.kind == "kill":
-                self.die()
-            if fault.kind == "error":
-                _fail(fault.code)
+        if fault is not None and fault.kind == "error":
+            _fail(fault.code)
 
     def _write_badly(self, file: File, data: bytes, offset: int, fault: Fault) -> int:
         if fault.kind == "error":
@@ -655,7 +670,7 @@ class SimulatedEnv(Env):
         directory = self.world.directories.get(parent)
         return None if directory is None else directory.entries.get(name)
 
-    def _found(self, what: str, path: Path) -> Node | None:
+    def _found(self, what: str, path: Path | str) -> Node | None:
         self._refuse(self.gesture(what, path))
         return self._peek(str(path))
 
