@@ -111,8 +111,8 @@ PUBLISHING = (
         "A roll goes on only when all before it is durable, not when somebody merely had the sync turn.",
         (
             COMMIT,
-            "return reading is not None and self._fine(reading, epoch) and reading.durable == reading.head.seq",
-            "return reading is not None",
+            "        with self.turns:\n            return self._sync(page, epoch)",
+            "        with self.turns:\n            return self._sync(page, epoch) or True",
         ),
     ),
     _mutant(
@@ -126,20 +126,20 @@ ACKNOWLEDGING = (
     _mutant(
         "acknowledge-without-waiting",
         "An append returns after its batch is durable.",
-        (FILE, "        self._become_durable(head)\n        return head.seq", "        return head.seq"),
+        (FILE, "        self._become_durable(page, head)\n        return head.seq", "        return head.seq"),
     ),
     _mutant(
         "acknowledge-one-early",
         "The watermark must cover our own batch.",
-        (FILE, "if reading.durable >= mine.seq:", "if reading.durable >= mine.seq - 1:"),
+        (PAGE, "if self._words[_DURABLE] < seq:", "if self._words[_DURABLE] < seq - 1:"),
     ),
     _mutant(
         "acknowledge-in-any-epoch",
         "A number means our batch only in the epoch in which we wrote it.",
         (
-            FILE,
-            "if page is None or reading is None or reading.poisoned or reading.head.epoch != mine.epoch:",
-            "if page is None or reading is None or reading.poisoned:",
+            PAGE,
+            "return bool(self._words[_FIRST_SLOT + self._words[_GENERATION] % 2 * len(_SLOT)] == epoch)",
+            "return epoch > 0",
         ),
     ),
     _mutant(
@@ -185,12 +185,12 @@ ACKNOWLEDGING = (
         "tail-kept-for-ever",
         "A descriptor is opened anew when the head is in another segment.",
         (TAIL, "if self._open is not None and (self._open[0] != segment", "if self._open is not None and (segment < 0"),
-        (TAIL, "or self._env.file_id_at(path) != self._open[2]", "or path is None"),
+        (TAIL, "or self._env.file_id_at(self._name) != self._open[2]", "or segment < 0"),
     ),
     _mutant(
         "tail-by-number-only",
         "A descriptor is opened anew when another file has the segment's name.",
-        (TAIL, "or self._env.file_id_at(path) != self._open[2]", "or path is None"),
+        (TAIL, "or self._env.file_id_at(self._name) != self._open[2]", "or segment < 0"),
     ),
     _mutant(
         "short-write-ignored",
@@ -202,7 +202,7 @@ ACKNOWLEDGING = (
         "After settling, what was only written is durable.",
         (
             FILE,
-            "            self._become_durable(head)\n        except Conflict",
+            "            self._become_durable(page, reading.head)\n        except Conflict",
             "            pass\n        except Conflict",
         ),
     ),
@@ -238,6 +238,16 @@ ACKNOWLEDGING = (
         "second-payload-not-checked",
         "What is decided again is checked like the first payload.",
         (FILE, "        payload = again()\n        frames.check_payload(payload)\n", "        payload = again()\n"),
+    ),
+    _mutant(
+        "epoch-read-before-watermark",
+        "The epoch is looked at after the watermark, or an old epoch and a new watermark are seen together.",
+        (PAGE, "        if self._words[_DURABLE] < seq:\n            return False\n", ""),
+        (
+            PAGE,
+            "return bool(self._words[_FIRST_SLOT + self._words[_GENERATION] % 2 * len(_SLOT)] == epoch)",
+            "return bool(self._words[_FIRST_SLOT + self._words[_GENERATION] % 2 * len(_SLOT)] == epoch) and self._words[_DURABLE] >= seq",
+        ),
     ),
 )
 
@@ -308,6 +318,11 @@ MARKS = (
             '        for mark in ("poison", "syncing", "dirty"):\n            self._store(mark, 0)\n        self.advance(head)\n        self.reach(head.seq)\n',
         ),
     ),
+    _mutant(
+        "newer-segment-not-seen",
+        "A page is believed only if no segment is newer than the one it names.",
+        (TAIL, "if self._env.file_id_at(self._name_after) is not None:", "if head.seq < 0:"),
+    ),
 )
 
 POISON = (
@@ -328,12 +343,12 @@ POISON = (
     _mutant(
         "poison-not-asked-in-turn",
         "Poison is asked for again after the sync turn came.",
-        (COMMIT, "reading.head.epoch == epoch and not reading.poisoned", "reading.head.epoch == epoch"),
+        (COMMIT, "reading is None or reading.poisoned or", "reading is None or"),
     ),
     _mutant(
         "neither-poison-nor-syncing",
         "Either of the two marks keeps the next one from syncing that file again.",
-        (COMMIT, "reading.head.epoch == epoch and not reading.poisoned", "reading.head.epoch == epoch"),
+        (COMMIT, "reading is None or reading.poisoned or", "reading is None or"),
         (COMMIT, "        if reading.syncing:\n", "        if reading.syncing and reading.head.seq < 0:\n"),
     ),
     _mutant(
@@ -343,22 +358,22 @@ POISON = (
     ),
     _mutant(
         "wait-in-poison",
-        "Who waits and finds poison recovers.",
-        (FILE, "or not reading.this_boot or reading.poisoned:", "or not reading.this_boot:"),
-    ),
-    _mutant(
-        "acknowledge-in-poison",
-        "After a failed sync nobody is acknowledged by the page.",
-        (
-            FILE,
-            "if page is None or reading is None or reading.poisoned or reading.head.epoch != mine.epoch:",
-            "if page is None or reading is None or reading.head.epoch != mine.epoch:",
-        ),
+        "Who waits and is refused a sync recovers.",
+        (FILE, "                self._recover_first()\n                if self", "                if self"),
     ),
     _mutant(
         "poison-stays",
         "Recovery clears poison.",
         (PAGE, 'for mark in ("poison", "syncing", "dirty"):', 'for mark in ("syncing", "dirty"):'),
+    ),
+    _mutant(
+        "refusal-not-heard",
+        "A sync that was refused is not taken for one that is done.",
+        (
+            COMMIT,
+            'return "done" if self._sync(page, epoch) else "refused"',
+            'return "done" if self._sync(page, epoch) else "done"',
+        ),
     ),
 )
 
@@ -382,8 +397,8 @@ RECOVERING = (
         "Only who has the append turn compares and writes.",
         (
             FILE,
-            "        with self._turns:\n            page, head = self._settled()\n            if head.epoch",
-            "        if self._turns:\n            page, head = self._settled()\n            if head.epoch",
+            "        with self._turns:\n            page, reading = self._settled()\n            head =",
+            "        if self._turns:\n            page, reading = self._settled()\n            head =",
         ),
     ),
     _mutant(
@@ -391,8 +406,8 @@ RECOVERING = (
         "One sync at a time, or an older one would take the watermark back.",
         (
             COMMIT,
-            "        if not self.turns.try_enter():\n            return False\n",
-            "        if not self.turns.try_enter():\n            self._sync(page, epoch)\n            return True\n",
+            '        if not self.turns.try_enter():\n            return "busy"\n',
+            '        if not self.turns.try_enter():\n            return "done" if self._sync(page, epoch) else "refused"\n',
         ),
     ),
     _mutant(
@@ -478,6 +493,21 @@ RECOVERING = (
         "recovery-reads-only-the-newest",
         "Recovery verifies every segment.",
         (RECOVERY, "segments.scan(chain, chain.segments[0].start, env=env)", "segments.scan(chain, newest, env=env)"),
+    ),
+    _mutant(
+        "unconfirmed-name-trusted",
+        "A segment whose name may not be on the disk is left behind.",
+        (RECOVERY, "    chain = _known(chain, reading, env)\n", ""),
+    ),
+    _mutant(
+        "number-used-again",
+        "The number of a segment that was left behind is not used again.",
+        (RECOVERY, "segment=number,", "segment=chain.last.header.segment + 1,"),
+    ),
+    _mutant(
+        "written-segment-left-behind",
+        "A segment that was written to is not left behind, whatever an old page says.",
+        (RECOVERY, "if position.seq > newest.header.durable:", "if position.seq < 0:"),
     ),
 )
 
@@ -569,6 +599,11 @@ READING = (
         "The page is asked again in the sync turn whether it still has its name.",
         (COMMIT, "reading = page.read() if page.current else None", "reading = page.read()"),
     ),
+    _mutant(
+        "old-page-kept",
+        "Who waits goes on with the page that has the name after a recovery.",
+        (FILE, "                page = self._pages[-1]\n", ""),
+    ),
 )
 
 LOCKS = (
@@ -590,7 +625,7 @@ LOCKS = (
     _mutant(
         "lock-of-a-removed-file",
         "A lock counts only while its file still has the name.",
-        (TURNS, "if self._env.file_id_at(self._path) == self._file:", "if self._file:"),
+        (TURNS, "if self._env.file_id_at(self._name) == self._file:", "if self._file:"),
     ),
     _mutant(
         "running-holder-killed",
@@ -623,21 +658,17 @@ SPEED = (
     _mutant(
         "bell-heard-too-late",
         "The bell is asked before looking, or its ringing could be slept through.",
-        (
-            FILE,
-            "            heard = self._commit.turns.heard()  # before looking, or we might sleep through the ringing\n",
-            "",
-        ),
-        (
-            FILE,
-            "                self._commit.turns.sleep(heard)\n",
-            "                self._commit.turns.sleep(self._commit.turns.heard())\n",
-        ),
+        (FILE, "                turns.sleep(heard)\n", "                turns.sleep(turns.heard())\n"),
     ),
     _mutant(
         "sync-in-any-epoch",
         "Who waits syncs only in the epoch of his batch.",
-        (COMMIT, "reading.this_boot and reading.head.epoch == epoch and not", "reading.this_boot and epoch and not"),
+        (COMMIT, "or reading.head.epoch != epoch or", "or"),
+    ),
+    _mutant(
+        "sync-in-any-boot",
+        "Who waits syncs only by a page of this boot.",
+        (COMMIT, " or not reading.this_boot:", ":"),
     ),
 )
 
@@ -661,6 +692,7 @@ _KERNEL_TESTS = (
     "unit/test_segments.py",
     "unit/test_turns.py",
     "unit/test_file_log.py",
+    "unit/test_commit.py",
     "conformance/test_logs.py",
     "properties/test_log_frames.py",
     "properties/test_log_model.py",
