@@ -404,11 +404,7 @@ RECOVERING = (
     _mutant(
         "sync-without-turn",
         "One sync at a time, or an older one would take the watermark back.",
-        (
-            COMMIT,
-            '            return "busy"\n',
-            '            return "done" if self._sync(page, epoch) else "refused"\n',
-        ),
+        (COMMIT, '            return "busy"\n', '            return "done" if self._sync(page, epoch) else "busy"\n'),
     ),
     _mutant(
         "recovery-trusts-poisoned-page",
@@ -425,8 +421,8 @@ RECOVERING = (
         "What is not proven to be on the disk is written again into a new file.",
         (
             RECOVERY,
-            "    return Survey(end=end, proven=proven,",
-            "    proven, unproven = end, iter(())\n    return Survey(end=end, proven=proven,",
+            "unproven = segments.scan(chain, proven, env=env, last=end.seq)",
+            "proven, unproven = end, iter(())",
         ),
     ),
     _mutant(
