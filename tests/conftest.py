@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import time
@@ -112,7 +113,25 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
         terminalreporter.line(line)
     target: Path | None = config.getoption("--proof")
     if target is not None:
-        target.write_text("\n".join(table) + "\n", encoding="utf-8")
+        skipped = [f"* skipped: {report.longrepr[2]}" for report in terminalreporter.stats.get("skipped", ())]
+        target.write_text("\n".join([*_preamble(config), "", *table, "", *skipped]) + "\n", encoding="utf-8")
+
+
+def _preamble(config: pytest.Config) -> list[str]:
+    """Where and how the figures were counted."""
+    show = ["git", "log", "-1", "--format=%h of %cs"]
+    commit = subprocess.run(show, cwd=config.rootpath, capture_output=True, text=True, check=False, timeout=30)
+    command = "./scripts/test.sh" if config.getoption("--tier") == 1 else "./scripts/test.sh --tier2"
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return [
+        "# Proof",
+        "",
+        "What the laboratory counted in its last long search. [laboratory.md](laboratory.md) explains the goals.",
+        "",
+        f"* command: `{command}`",
+        f"* commit: {commit.stdout.strip()}, on {time.strftime('%Y-%m-%d')}",
+        f"* machine: {machine}",
+    ]
 
 
 def _cell(value: object) -> str:
