@@ -1,4 +1,4 @@
-"""Is a log whole after a crash, and does it go on? Judged by what was asked and answered before, and by nothing else."""
+"""Is a log whole after a crash, and does it go on? Judged only by what was asked and answered before."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Ledger:
 
 
 def payload(value: str, *, after: int | None = None, seen: str | None = None) -> bytes:
-    """A batch that says what it is, and, if it was decided on facts, after which batch that was and what stood there."""
+    """A batch that says what it is and, if it was decided on facts, after which batch, and what stood there."""
     told = {"v": value} if after is None else {"v": value, "after": after, "seen": seen}
     return json.dumps(told, separators=(",", ":")).encode()
 

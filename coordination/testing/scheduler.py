@@ -92,7 +92,7 @@ class Scheduler(Fate):
     def died(self, actor: Actor) -> None:
         """It was killed."""
 
-    def failed(self, actor: Actor, error: Exception) -> None:
+    def failed(self, actor: Actor, error: Exception) -> None:  # noqa: ARG002 - for subclasses
         """What it does raised an error."""
         raise error
 

@@ -114,7 +114,7 @@ class Schedule(Scheduler):
         self._booting = False  # since the last power cut nobody has recovered
         self._prepare(troubles)
 
-    def history(self) -> Report:
+    def play(self) -> Report:
         """Let it happen, and judge."""
         with small_fill():
             try:
@@ -237,7 +237,7 @@ class Schedule(Scheduler):
         return None
 
     def _stop(self, env: SimulatedEnv) -> Fault | None:
-        self.stop(env, self.dice.choice((0.001, 0.3, 3.0)))
+        self.stop(env, self.dice.choice((0.001, 0.05, 0.8)))
         return None
 
     def _jump(self, env: SimulatedEnv) -> Fault | None:  # noqa: ARG002 - everybody's clock
@@ -465,7 +465,7 @@ def search(
     while report.schedules != schedules and len(report.violations) < violations_max:
         if ends is not None and time.monotonic() >= ends:
             break
-        report.add(Schedule(seed + report.schedules, troubles=troubles).history())
+        report.add(Schedule(seed + report.schedules, troubles=troubles).play())
     return report
 
 
@@ -479,7 +479,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.trace:
         schedule = Schedule(asked.seed, trace=True)
-        report = schedule.history()
+        report = schedule.play()
         for number, gesture, about in schedule.world.trace or ():
             print(number, gesture, about)
     else:

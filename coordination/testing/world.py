@@ -257,9 +257,10 @@ class SharedWords:
             return self._words(begin, end)
         file = self.mapped()
         self._env.look(at)
-        if (word := file.cache[at * WORD : (at + 1) * WORD]) and len(word) == WORD:
-            return int.from_bytes(word, sys.byteorder)
-        self._env.die()  # SIGBUS
+        word = file.cache[at * WORD : (at + 1) * WORD]
+        if len(word) < WORD:
+            self._env.die()  # SIGBUS
+        return int.from_bytes(word, sys.byteorder)
 
     def tolist(self) -> list[int]:
         """All words, one after the other."""
