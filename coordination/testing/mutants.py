@@ -691,15 +691,13 @@ _KERNEL_TESTS = (
 def schedules(number: int) -> Search:
     """Simulated histories at random, until the first one in which a promise is broken."""
 
-    def search(seed: int) -> str | None:
-        from coordination.testing.simulation import Schedule
+    def look(seed: int) -> str | None:
+        from coordination.testing.simulation import search
 
-        for each in range(seed, seed + number):
-            if violations := Schedule(each).history().violations:
-                return f"schedule {each - seed + 1}: {violations[0]}"
-        return None
+        report = search(seed, number, violations_max=1)
+        return f"schedule {report.schedules}: {report.violations[0]}" if report.violations else None
 
-    return search
+    return look
 
 
 def reading(seed: int) -> str | None:
@@ -728,12 +726,12 @@ def reading(seed: int) -> str | None:
 def damages(cases: int) -> Search:
     """Flipped bits, cut, zeroed, exchanged, missing and old files, on bytes in memory."""
 
-    def search(seed: int) -> str | None:
+    def look(seed: int) -> str | None:
         from coordination.testing.damage import run
 
         return next(iter(run(cases, seed).violations), None)
 
-    return search
+    return look
 
 
 def kernel_tests(seed: int) -> str | None:

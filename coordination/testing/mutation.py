@@ -76,6 +76,7 @@ def beside(mutant: Mutant) -> ModuleType:
     """The one changed module under a name of its own; the right one stays. Raises Outdated."""
     ((name, (source, path)),) = sources_of(mutant).items()
     module = ModuleType(f"{name}__{mutant.name.replace('-', '_')}")
+    module.__file__ = str(path)
     sys.modules[module.__name__] = module  # msgspec looks there for the names in annotations
     exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 -- our own module, one text changed
     return module
