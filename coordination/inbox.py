@@ -184,7 +184,8 @@ class Inbox:
 
     def _take_ready(self) -> list[Receipt]:
         names = self.pending()
-        self._sights = {name: sight for name, sight in self._sights.items() if name in set(names)}
+        present = set(names)
+        self._sights = {name: sight for name, sight in self._sights.items() if name in present}
         receipts = []
         for name in names:
             try:

@@ -1,13 +1,20 @@
 #!/usr/bin/env bash
 # Runs what the continuous integration runs: test.sh
 # Runs some tests only, without the checks before them: test.sh tests/unit -k name
+# Measures us beside others, and prints a table:        test.sh --benchmarks [--quick] [--only P1,P2] [--help]
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 
 in_checkout || fail "The tests need a checkout of claude-coordination; this is an installed package ($root)." 2
-prepare dev
 cd -- "$root"
+if [ "${1-}" = --benchmarks ]; then
+  shift
+  prepare benchmarks
+  unset PYTHONPATH PYTHONHOME COORDINATION_HOME
+  exec "$venv/bin/python" -m tests.benchmarks "$@"
+fi
+prepare dev
 export PATH="$venv/bin:$PATH"
 unset PYTHONPATH PYTHONHOME COORDINATION_HOME
 if [ $# -gt 0 ]; then exec python -m pytest "$@"; fi

@@ -18,6 +18,7 @@ import mmap
 import os
 import struct
 import sys
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO
@@ -128,7 +129,8 @@ def serve(device: int, file: RecordedFile) -> None:
             body = file.answer(opcode, request[_IN.size :])
         except OSError as error:
             code = -(error.errno or errno.EIO)
-        os.write(device, _OUT.pack(_OUT.size + len(body), code, unique) + body)
+        with suppress(FileNotFoundError):  # whoever asked is gone: the last closing, as the mount goes
+            os.write(device, _OUT.pack(_OUT.size + len(body), code, unique) + body)
 
 
 def main(directory: Path, parent: int) -> None:
@@ -140,6 +142,10 @@ def main(directory: Path, parent: int) -> None:
         file = RecordedFile((directory / "before").read_bytes(), gestures, position)
         options = f"fd={device},rootmode=100600,user_id={os.getuid()},group_id={os.getgid()}"
         linux.mount("recorded", directory / "disk", "fuse", options)
+        # Out of the namespace of those who use it: were we the last one in it, our end would first unmount what stands
+        # on our file, and wait for us to write it.
+        linux.live_apart()
+        linux.unmount(directory / "disk", lazily=True)
         sys.stdout.write("mounted\n")
         sys.stdout.flush()
         serve(device, file)

@@ -7,13 +7,13 @@
 
 plays a workload on a filesystem that is recorded (``coordination.testing.blocks``), cuts it in N places, mounts what is
 left, and compares with what the workload's own processes said, as it happened: *asked* before a gesture, *done* once it
-was acknowledged. One line of JSON tells how many states there were and how many of them lost something. A state that
-did is kept as a file, and ``--again`` mounts that very state again: the processes of a workload race, so a seed alone
-repeats the search, not the recording.
+was acknowledged. One line of JSON tells how many states there were and how many of them lost something. The first that
+did are kept as files, and ``--again`` mounts that very state again: the processes of a workload race, so a seed repeats
+the search, not the recording.
 
 ``log`` must never lose anything and ``sqlite-wal`` does not either. The others do: ``sqlite-delete``, ``rename`` and
-``log-careless``, which is our log without its sync. They are the positive controls; when they lose nothing it is the
-laboratory that is broken. Needs what ``blocks`` needs.
+our log with one kind of sync left out. They are the positive controls; when they lose nothing it is the laboratory that
+is broken. Needs what ``blocks`` needs.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ import json
 import os
 import signal
 import sqlite3
+import stat
 import sys
 import tempfile
 import time
 import traceback
 import zlib
-from collections import Counter
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -40,7 +41,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from coordination.env import Env
-from coordination.errors import Conflict, CoordinationError, NotFound
+from coordination.errors import Conflict, CoordinationError, NotFound, OutcomeUnknown
 from coordination.log import file as file_log
 from coordination.log.file import FileLog
 from coordination.store import Snapshot, SnapshotDirectory
@@ -162,10 +163,26 @@ class Dying(Boot):
         return self._left == 0
 
 
-class Careless(Boot):
-    """Says that it synced, and did not."""
+class WithoutSync(Boot):
+    """Says that it synced a segment, and did not."""
 
     def sync_data(self, descriptor: int) -> None:
+        """Nothing."""
+
+
+class WithoutFileSync(Boot):
+    """Publishes files under their names before their bytes are on the disk."""
+
+    def sync(self, descriptor: int) -> None:
+        """Nothing, but for directories."""
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            super().sync(descriptor)
+
+
+class WithoutDirectorySync(Boot):
+    """Does not make names durable."""
+
+    def sync_directory(self, path: Path) -> None:
         """Nothing."""
 
 
@@ -187,9 +204,9 @@ class SharedLog:
         for boot in (1, 2):
             dying = Dying(boot, kind=dice.choice(["write", "sync", "rename"]), nth=dice.randint(1, 4))
             _fork_all(
-                partial(self._write, root, f"a{boot}", self._boot(boot), scribe),
-                partial(self._write, root, f"b{boot}", self._boot(boot), scribe),
-                partial(self._write, root, f"c{boot}", dying, scribe),
+                partial(self._write, root, f"a{boot}", self._boot(boot), scribe, blind=False),
+                partial(self._write, root, f"b{boot}", self._boot(boot), scribe, blind=True),
+                partial(self._write, root, f"c{boot}", dying, scribe, blind=True),
                 partial(self._save, root, self._boot(boot), scribe),
             )
 
@@ -204,10 +221,10 @@ class SharedLog:
         """The log beneath ``root``."""
         return FileLog(root / "log", env=env, segment_bytes=self.segment_bytes)
 
-    def _write(self, root: Path, writer: str, env: Env, scribe: Scribe) -> None:
+    def _write(self, root: Path, writer: str, env: Env, scribe: Scribe, *, blind: bool) -> None:
         with closing(self.connect(root, env)) as log:
             for number in range(self.batches_each):
-                _append(log, f"batch {writer} {number}", scribe)
+                _append(log, f"batch {writer} {number}", scribe, blind=blind)
 
     def _save(self, root: Path, env: Env, scribe: Scribe) -> None:
         snapshots = SnapshotDirectory(root / "snapshots", env=env)
@@ -258,7 +275,7 @@ class RecoveredLog(SharedLog):
             for _, payload in log.read(0, upto="durable"):
                 scribe.done(_name(payload))
             for number in range(self.batches_each):
-                _append(log, f"batch recovered {number}", scribe)
+                _append(log, f"batch recovered {number}", scribe, blind=False)
 
 
 class Sqlite:
@@ -322,7 +339,9 @@ WORKLOADS: Mapping[str, Workload] = {
     "log": SharedLog(),
     "log-recovered": RecoveredLog(),
     "sqlite-wal": Sqlite("WAL"),
-    "log-careless": SharedLog(Careless),
+    "log-without-sync": SharedLog(WithoutSync),
+    "log-without-file-sync": SharedLog(WithoutFileSync),
+    "log-without-directory-sync": SharedLog(WithoutDirectorySync),
     "sqlite-delete": Sqlite("DELETE"),
     "rename": BareRename(),
 }
@@ -340,22 +359,26 @@ def _name(payload: bytes) -> str:
     return name if payload == _payload(name) else f"bytes {payload[:80]!r}"
 
 
-def _append(log: FileLog, name: str, scribe: Scribe) -> None:
+def _append(log: FileLog, name: str, scribe: Scribe, *, blind: bool) -> None:
+    """``blind``: after whatever is there, which lets many share one sync."""
     scribe.asked(name)
     payload = _payload(name)
-    while not _appended(log, payload):
+    while not _appended(log, payload, blind=blind):
         pass
     scribe.done(name)
 
 
-def _appended(log: FileLog, payload: bytes) -> bool:
+def _appended(log: FileLog, payload: bytes, *, blind: bool) -> bool:
     head = log.durable
     for seq, _ in log.read(head, upto="head"):
         head = seq
     try:
-        log.append(payload, after=head)
-    except Conflict:
+        log.append(payload, after=head, again=(lambda: payload) if blind else None)
+    except Conflict:  # also when a recovery left our line behind
         return False
+    except OutcomeUnknown:  # whoever synced for us died
+        log.settle()
+        return any(found == payload for _, found in log.read(0, upto="durable"))
     return True
 
 
@@ -493,38 +516,89 @@ def _cut_again(played: Played, workload: str, directory: Path, dice: Random) -> 
         yield from _cut(again, blocks.draw(again.recording, dice, _STATES_NESTED), directory)
 
 
-def search(workload: str, count: int, seed: int, keep: Path) -> dict[str, object]:
-    """Look at so many states; what is told about them."""
+class Example(msgspec.Struct, kw_only=True):
+    """A state that lost something, and the command that looks at it again."""
+
+    workload: str
+    position: int
+    faults: tuple[str, ...]
+    command: str = ""
+
+
+class Told(msgspec.Struct, kw_only=True):
+    """What a search found."""
+
+    workload: str
+    seed: int
+    recordings: int = 0
+    acknowledged: int = 0  # in them
+    unflushed: int = 0  # of these, without a flush between the asking and the answer: 0, or flushes do not reach us
+    states: dict[str, int] = {}
+    losing: int = 0
+    examples: list[Example] = []
+    seconds: float = 0.0
+
+
+def search(workload: str, count: int, seed: int, keep: Path | None) -> Told:
+    """Look at so many states; in ``keep`` the first ones that lost something are kept."""
     begun = time.monotonic()
-    counted: Counter[str] = Counter()
-    losing: list[State] = []
-    with tempfile.TemporaryDirectory() as directory:
-        for state in itertools.islice(states(workload, seed, Path(directory)), count):
-            counted[state.played.workload] += 1
+    told = Told(workload=workload, seed=seed)
+    played = None
+    with _scratch() as directory:
+        for state in itertools.islice(states(workload, seed, directory), count):
+            told.states[state.played.workload] = told.states.get(state.played.workload, 0) + 1
+            if state.played is not played:
+                played = state.played
+                told.recordings += 1
+                told.acknowledged += sum(word.what == "done" and word.position != _BEFORE for word in played.words)
+                told.unflushed += len(unflushed(played))
             if state.faults:
-                losing.append(state)
-    return {
-        "workload": workload,
-        "seed": seed,
-        "states": counted,
-        "losing": len(losing),
-        "examples": [_told(state, keep / f"{workload}-{seed}-{n}.state") for n, state in enumerate(losing[:_SHOWN])],
-        "seconds": round(time.monotonic() - begun, 1),
-    }
+                told.losing += 1
+                if told.losing <= _SHOWN:
+                    file = keep / f"{workload}-{seed}-{told.losing}.state" if keep else None
+                    told.examples.append(_example(state, file))
+    told.seconds = round(time.monotonic() - begun, 1)
+    return told
 
 
-def again(file: Path) -> dict[str, object]:
+def again(file: Path) -> Example:
     """Look at a state that was kept."""
-    kept = msgspec.msgpack.decode(file.read_bytes(), type=State)
+    kept = msgspec.msgpack.decode(zlib.decompress(file.read_bytes()), type=State)
+    with _scratch() as directory:
+        (state,) = _cut(kept.played, [kept.cut], directory)
+    return Example(workload=state.played.workload, position=state.cut.position, faults=state.faults)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A directory in memory, in our mount namespace: whoever kills us leaves an empty one on the disk, no images."""
     with tempfile.TemporaryDirectory() as directory:
-        (state,) = _cut(kept.played, [kept.cut], Path(directory))
-    return {"workload": state.played.workload, "position": state.cut.position, "faults": state.faults}
+        linux.mount("scratch", Path(directory), "tmpfs", "mode=0700")
+        try:
+            yield Path(directory)
+        finally:
+            linux.unmount(Path(directory), lazily=True)
 
 
-def _told(state: State, file: Path) -> dict[str, object]:
-    file.write_bytes(msgspec.msgpack.encode(state))
-    command = f"{sys.executable} -m {_MODULE} --again {file}"
-    return {"position": state.cut.position, "faults": state.faults[:_SHOWN], "command": command}
+def unflushed(played: Played) -> list[str]:
+    """What was acknowledged although no flush reached the disk between the asking and the answer."""
+    flushes = [n for n, gesture in enumerate(played.recording.gestures) if gesture.flushes]
+    asked = {word.name: word.position for word in played.words if word.what == "asked"}
+    done = {word.name: word.position for word in played.words if word.what == "done" and word.name in asked}
+    return [name for name, end in done.items() if end != _BEFORE and not _any(flushes, asked[name], end)]
+
+
+def _any(numbers: list[int], start: int, end: int) -> bool:
+    return bisect_left(numbers, start) < bisect_left(numbers, end)
+
+
+def _example(state: State, file: Path | None) -> Example:
+    faults = state.faults[:_SHOWN]
+    example = Example(workload=state.played.workload, position=state.cut.position, faults=faults)
+    if file is not None:
+        file.write_bytes(zlib.compress(msgspec.msgpack.encode(state), 1))
+        example.command = f"{sys.executable} -m {_MODULE} --again {file}"
+    return example
 
 
 def main(arguments: list[str]) -> int:
@@ -533,12 +607,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("workload", nargs="?", choices=[name for name in WORKLOADS if name != "log-recovered"])
     parser.add_argument("--states", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("--again", type=Path)
     given = parser.parse_args(arguments)
+    if given.again is None and given.workload is None:
+        parser.error("which workload? Or --again FILE")
+    if reason := linux.missing():
+        parser.error(reason)
     linux.live_apart()
     told = again(given.again) if given.again else search(given.workload, given.states, given.seed, given.keep)
-    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
     return 0
 
 

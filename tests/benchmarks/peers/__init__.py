@@ -35,7 +35,8 @@ class Peer:
 
     name: str
     note = ""  # what a reader of the table must know
-    durable = True
+    has_tasks = True  # whether it can be asked to claim
+    claims_durably = True  # whether a claim and its completion are on the disk, too
 
     def missing(self) -> str:
         """Why it cannot be measured here; "" when it can."""

@@ -13,6 +13,7 @@ class FsyncUnderLock(Peer):
     """The shortest honest log: who writes holds the lock until the disk has the line."""
 
     name = "fsync under the lock"
+    has_tasks = False
 
     def create(self, directory: Path) -> None:
         """One empty file."""

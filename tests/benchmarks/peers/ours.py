@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from coordination.env import REAL, Env
 from coordination.log.file import FileLog, create
 from coordination.model import events as e
 from coordination.model.runs import Purpose
@@ -106,8 +107,8 @@ class Ours(Peer):
 class OurConnection:
     """A log for blind appends and a store for decisions."""
 
-    def __init__(self, directory: Path, process: int) -> None:
-        self._log = FileLog(directory / _LOG)
+    def __init__(self, directory: Path, process: int, *, env: Env = REAL) -> None:
+        self._log = FileLog(directory / _LOG, env=env)
         self._store = _store(self._log)  # folds what is there when it is asked first
         self._role = f"process-{process:02d}"
         self._head = 0
