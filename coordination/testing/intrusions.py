@@ -30,10 +30,11 @@ from coordination.log.file import FileLog, create
 from coordination.testing.aftermath import small_fill
 from coordination.testing.disk import content_after, names_after
 from coordination.testing.history import Event, Seen, violations
-from coordination.testing.world import Fate, Fault, Killed, SimulatedEnv, SimulatedWorld
+from coordination.testing.world import Fate, Fault, Killed, SimulatedEnv, SimulatedWorld, Stuck
 
 _DIRECTORY = Path("/log")
 _SLEEPS_MAX = 3
+_GESTURES_MAX = 20_000
 _FAILED = Fault("error", errno.EIO)
 _LOST = Fault("error", errno.EIO, dropped=True)
 _DEATH = Fault("kill", share=0.5)
@@ -48,6 +49,8 @@ FAULTS: Mapping[str, tuple[tuple[str, int, Fault], ...]] = {
     "lose the cache": (("sync_data", 1, _LOST),),
     "lose the cache and die": (("sync_data", 1, _LOST), ("", 1, _DEATH)),
     "die before the sync": (("sync_data", 1, _DEATH),),
+    "write in part": (("write", 1, Fault("short", share=0.5)),),
+    "find the disk full": (("write", 1, Fault("error", errno.ENOSPC)),),
     "die in the write": (("write", 1, _DEATH),),
     "die behind the write": (("store_many", 7, _DEATH),),
     "die before the name is synced": (("sync_directory", 1, _DEATH),),
@@ -91,7 +94,7 @@ class _Stage(Fate):
     watching = True
 
     def __init__(self, case: Case) -> None:
-        self.world = SimulatedWorld()
+        self.world = SimulatedWorld(case.gesture)
         self.case = case
         self.events: list[Event] = []
         self.seen: list[Seen] = []
@@ -101,6 +104,7 @@ class _Stage(Fate):
         self._faults: list[tuple[str, int, Fault]] = []
         self._sleeps = 0
         self._moment = 0
+        self._all = 0
 
     def play(self) -> list[str]:
         """Prelude, deed, intrusion, judgement; what was wrong."""
@@ -124,6 +128,9 @@ class _Stage(Fate):
 
     def step(self, env: SimulatedEnv, gesture: str, about: object) -> Fault | None:  # noqa: ARG002 -- whatever it is
         """Let the intruders in when the time has come; let them meet their faults."""
+        self._all += 1
+        if self._all > _GESTURES_MAX:
+            raise Stuck(f"no end after {_GESTURES_MAX} gestures")
         if env is self._victim:
             self.gestures += 1
             if self.gestures == self.case.gesture:
