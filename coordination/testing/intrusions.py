@@ -19,6 +19,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -48,6 +49,7 @@ FAULTS: Mapping[str, tuple[tuple[str, int, Fault], ...]] = {
     "fail to sync": (("sync_data", 1, _FAILED),),
     "lose the cache": (("sync_data", 1, _LOST),),
     "lose the cache and die": (("sync_data", 1, _LOST), ("", 1, _DEATH)),
+    "die before its turn to sync": (("try_lock", 2, _DEATH),),
     "die before the sync": (("sync_data", 1, _DEATH),),
     "write in part": (("write", 1, Fault("short", share=0.5)),),
     "find the disk full": (("write", 1, Fault("error", errno.ENOSPC)),),
@@ -57,7 +59,23 @@ FAULTS: Mapping[str, tuple[tuple[str, int, Fault], ...]] = {
     "fail to sync the name": (("sync_directory", 1, _FAILED),),
     "die in the last words of a recovery": (("store_many", 9, _DEATH),),
 }
-PRELUDES = ((), ("append",), ("append", "fail to sync"), ("append", "die before the sync"), ("append", "append"))
+PRELUDES = (
+    (),
+    ("append",),
+    ("append", "fail to sync"),
+    ("append", "die before its turn to sync"),
+    ("append", "die before the sync"),
+    ("append", "die behind the write"),
+)
+# what makes other batches of the same numbers, other segments, other pages
+TELLING = (
+    ("lose the cache", "append"),
+    ("lose the cache and die", "append"),
+    ("die behind the write", "append"),
+    ("fail to sync the name", "append"),
+    ("take the page away", "append"),
+    ("append", "append"),
+)
 SEGMENT_BYTES = (1, 300, 1 << 16)
 
 
@@ -84,6 +102,13 @@ class Report(msgspec.Struct, kw_only=True):
     violations: list[str] = msgspec.field(default_factory=list)
 
 
+class _Unlucky(Random):
+    """Dice by which nothing arrives on a disk that was not synced."""
+
+    def random(self) -> float:
+        return 0.0
+
+
 class _Waiting(BaseException):
     """An intruder waits for the victim, which stands still: it is put aside for good."""
 
@@ -94,7 +119,8 @@ class _Stage(Fate):
     watching = True
 
     def __init__(self, case: Case) -> None:
-        self.world = SimulatedWorld(case.gesture)
+        self.world = SimulatedWorld()
+        self.world.dice = _Unlucky(0)
         self.case = case
         self.events: list[Event] = []
         self.seen: list[Seen] = []
@@ -282,7 +308,7 @@ def play(case: Case) -> tuple[list[str], bool]:
 
 
 def every() -> Iterator[Case]:
-    """All cases, each with its first gesture; go on until the intruders do not come any more."""
+    """All kinds of cases, each with its first gesture."""
     crowds = [(), *((one,) for one in FAULTS), *((one, other) for one in FAULTS for other in FAULTS)]
     for prelude in PRELUDES:
         for deed in DEEDS:
@@ -291,23 +317,49 @@ def every() -> Iterator[Case]:
                     yield Case(prelude, deed, crowd, segment_bytes, 1)
 
 
-def search(seed: int, cases: int, *, violations_max: int = 10) -> Report:
-    """So many cases, taken at random from all there are."""
-    dice, kinds, report = Random(seed), list(every()), Report()
-    lengths: dict[tuple[object, ...], int] = {}
-    while report.cases < cases and len(report.violations) < violations_max:
-        chosen = dice.choice(kinds)
-        key = (chosen.prelude, chosen.deed, chosen.segment_bytes)
-        if key not in lengths:
-            alone = _Stage(msgspec.structs.replace(chosen, intruders=(), gesture=0))
-            with small_fill():
-                report.violations += alone.play()
-            lengths[key] = alone.gestures
-        wrong, intruded = play(msgspec.structs.replace(chosen, gesture=dice.randrange(1, lengths[key] + 1)))
+def walk() -> Iterator[Case]:
+    """Every gesture of every deed, with the crowds that tell most."""
+    for prelude in PRELUDES:
+        for deed in DEEDS:
+            for crowd in TELLING:
+                yield from _gestures(Case(prelude, deed, crowd, SEGMENT_BYTES[1], 0))
+
+
+def _gestures(case: Case) -> Iterator[Case]:
+    for gesture in range(1, _alone(msgspec.structs.replace(case, intruders=())) + 1):
+        yield msgspec.structs.replace(case, gesture=gesture)
+
+
+@cache
+def _alone(case: Case) -> int:
+    """How many gestures the victim makes when nobody comes."""
+    with small_fill():
+        stage = _Stage(case)
+        stage.play()
+    return stage.gestures
+
+
+def chosen(seed: int, cases: int) -> Iterator[Case]:
+    """So many cases at random out of all there are."""
+    dice, kinds = Random(seed), list(every())
+    for _ in range(cases):
+        kind = msgspec.structs.replace(dice.choice(kinds), gesture=0)
+        yield msgspec.structs.replace(
+            kind, gesture=dice.randint(1, _alone(msgspec.structs.replace(kind, intruders=())))
+        )
+
+
+def search(cases: Iterable[Case], *, violations_max: int = 10) -> Report:
+    """Try these, until so many violations."""
+    report = Report()
+    for case in cases:
+        wrong, intruded = play(case)
         report.cases += 1
         report.intruded += intruded
-        report.deeds[chosen.deed] += 1
+        report.deeds[case.deed] += 1
         report.violations += wrong
+        if len(report.violations) >= violations_max:
+            break
     return report
 
 
@@ -316,10 +368,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m coordination.testing.intrusions", description=__doc__)
     parser.add_argument("--cases", type=int, default=2000, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="which")
+    parser.add_argument("--walk", action="store_true", help="every gesture, with the crowds that tell most")
     parser.add_argument("--case", help="this one")
     asked = parser.parse_args(arguments)
     if asked.case is None:
-        report = search(asked.seed, asked.cases)
+        report = search(walk() if asked.walk else chosen(asked.seed, asked.cases))
         sys.stdout.write(f"{report.cases} cases, in {report.intruded} of them somebody intruded: {report.deeds}\n")
         wrong = report.violations
     else:

@@ -682,9 +682,6 @@ _KERNEL_TESTS = (
     "unit/test_commit.py",
     "unit/test_file_log.py",
     "conformance/test_logs.py",
-    "properties/test_log_frames.py",
-    "properties/test_log_model.py",
-    "integration/test_log_processes.py",
 )
 
 
@@ -723,6 +720,18 @@ def reading(seed: int) -> str | None:
     return None if raw == batches else f"the log reads {batches}, its bytes say {raw}"
 
 
+def intruders(cases: int | None) -> Search:
+    """Others come and go between two gestures of one process; None: at every one of them."""
+
+    def look(seed: int) -> str | None:
+        from coordination.testing.intrusions import chosen, search, walk
+
+        report = search(walk() if cases is None else chosen(seed, cases), violations_max=1)
+        return f"case {report.cases}: {report.violations[0]}" if report.violations else None
+
+    return look
+
+
 def damages(cases: int) -> Search:
     """Flipped bits, cut, zeroed, exchanged, missing and old files, on bytes in memory."""
 
@@ -747,13 +756,19 @@ def kernel_tests(seed: int) -> str | None:
     return (told or [said.getvalue()[-2000:]])[0] if failed else None
 
 
-QUICK: Mapping[str, Search] = {"an independent reading": reading, "the simulation": schedules(2000)}
+QUICK: Mapping[str, Search] = {
+    "an independent reading": reading,
+    "intruders": intruders(400),
+    "the simulation": schedules(2000),
+}
 ALL: Mapping[str, Search] = {
     "an independent reading": reading,
-    "the simulation": schedules(300),
-    "damage": damages(3000),
+    "intruders": intruders(600),
+    "the simulation": schedules(150),
     "the kernel's tests": kernel_tests,
-    "the long simulation": schedules(10_000),
+    "intruders everywhere": intruders(None),
+    "the long simulation": schedules(3000),
+    "damage": damages(3000),
 }
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
 
 from coordination.log.file import FileLog
 from coordination.testing import intrusions
-from coordination.testing.intrusions import Case, every, main, play, search
+from coordination.testing.intrusions import Case, chosen, every, main, play, search, walk
 
 
 @pytest.mark.timeout(3600)
 def test_the_log_survives_every_intrusion(tier: int, seed: int, figure: Callable[..., None]) -> None:
     """Cases at random out of all: what happened before, what is done, who intrudes, at which gesture."""
-    report = search(seed, 600 if tier == 1 else 60_000)
+    report = search(chosen(seed, 600) if tier == 1 else itertools.chain(walk(), chosen(seed, 60_000)))
     kinds = len(list(every()))
     figure(
         "G1", "intrusions between two gestures", report.cases, violations=len(report.violations), note=f"{kinds} kinds"
@@ -35,7 +36,7 @@ def test_a_planted_bug_is_found(
 ) -> None:
     """Positive control: a log that acknowledges what is not durable, or what a recovery left behind, is found out."""
     monkeypatch.setattr(FileLog, name, replacement)
-    report = search(seed, 5000, violations_max=1)
+    report = search(itertools.chain(chosen(seed, 500), walk()), violations_max=1)
     assert report.violations
     assert "lost" in report.violations[0]
 
@@ -45,7 +46,7 @@ def test_a_violation_names_the_case_that_shows_it_again(
 ) -> None:
     """The command that a violation ends with finds the same violation, and only it."""
     monkeypatch.setattr(FileLog, "_become_durable", lambda *_: None)
-    violation = search(seed, 500, violations_max=1).violations[0]
+    violation = search(chosen(seed, 500), violations_max=1).violations[0]
     what, _, command = violation.partition("\n    again: python -m coordination.testing.intrusions --case ")
     assert main(["--case", command.strip("'\"")]) == 1
     assert what in capsys.readouterr().out
