@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from coordination.model.state import Core, State
 from coordination.policy import Policies
 from coordination.policy import shipped as shipped_policies
 from coordination.settings import Settings
-from coordination.store import SnapshotDirectory, Store, digest
+from coordination.store import Moment, Progress, SnapshotDirectory, Store, digest, replay
 from coordination.workspaces import Repository, Workspaces, discover
 
 STATE_DIRECTORY = ".coordination"
@@ -172,8 +172,12 @@ class Coordinator:
     @cached_property
     def store(self) -> Store[State]:
         """The log and the state folded from it."""
-        snapshots = SnapshotDirectory(self.home.state / "snapshots")
-        return Store(logs.connect(f"file:{self.home.log}", ours=self._ours), Core(), snapshots, now=self.now)
+        return Store(logs.connect(f"file:{self.home.log}", ours=self._ours), Core(), self.snapshots, now=self.now)
+
+    @cached_property
+    def snapshots(self) -> SnapshotDirectory:
+        """Saved states; any of them may vanish."""
+        return SnapshotDirectory(self.home.state / "snapshots")
 
     @cached_property
     def settings(self) -> Settings:
@@ -210,26 +214,37 @@ class Coordinator:
     def history(self, since: int = 0, task: str = "") -> Iterator[dict[str, Any]]:
         """Events after batch ``since`` as flat objects; what is not proven durable is labelled ``unproven``."""
         log = self.store.log
-        for seq, payload in log.read(since, upto="head"):
+        for seq, payload in log.read(max(since, log.base), upto="head"):
             for record in e.decode(seq, payload):
                 if task and getattr(record.event, "task", "").lower() != task.lower():
                     continue
                 row = e.described(record)
                 yield row | {"unproven": True} if seq > log.durable else row
 
-    def replay(self, upto_seq: int | None = None, upto_time: float | None = None) -> tuple[int, State]:
-        """Fold the state from the log alone, up to and including a sequence number or an instant; writes nothing."""
-        log, core = logs.connect(f"file:{self.home.log}"), Core()
-        state, reached = core.initial(), 0
-        for seq, payload in log.read(0, upto="durable"):
-            records = e.decode(seq, payload)
-            past = upto_time is not None and records and records[0].at > upto_time
-            if past or (upto_seq is not None and seq > upto_seq):
-                break
-            for record in records:
-                state = core.fold(state, record)
-            reached = seq
-        return reached, state
+    def replay(
+        self,
+        upto_seq: int | None = None,
+        upto_time: float | None = None,
+        *,
+        trusting: bool = False,
+        digests_at: Collection[int] = (),
+        progress: Progress | None = None,
+    ) -> Moment[State]:
+        """Fold the state from the log alone, as ``store.replay`` does, on a connection of its own; writes nothing."""
+        log = logs.connect(f"file:{self.home.log}")
+        try:
+            return replay(
+                log,
+                Core(),
+                self.snapshots,
+                upto_seq=upto_seq,
+                upto_time=upto_time,
+                trusting=trusting,
+                digests_at=digests_at,
+                progress=progress,
+            )
+        finally:
+            log.close()
 
     def digest(self, state: State) -> str:
         """SHA-256 of a state in canonical form: equal states, equal digests."""
@@ -330,10 +345,11 @@ class Coordinator:
 
 
 def parse_moment(text: str) -> float:
-    """An RFC 3339 instant, or seconds since the epoch. Raises UsageError."""
+    """An RFC 3339 instant as seconds since the epoch; without a zone it is local time. Raises UsageError."""
     from datetime import datetime
 
     try:
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise UsageError(f"{text!r} is neither a sequence number nor a time like 2026-01-31T12:00:00Z") from None
+    except (ValueError, OverflowError):
+        expected = "a sequence number or a time like 2026-01-31T12:00:00Z (without a zone: local time)"
+        raise UsageError(f"expected {expected}, found {text!r}") from None

@@ -30,6 +30,7 @@ _START_FIELD = 19  # of /proc/PID/stat, counted behind the command's name
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
 _SYSCTL = "/usr/sbin/sysctl"
 _POLL_SECONDS = 0.0005
+_RACY_NANOSECONDS = 2_500_000_000  # the coarsest clock of a filesystem that we know of ticks every two seconds
 _FUTEX_CALL = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
 _FUTEX_WAIT, _FUTEX_WAKE = 0, 1  # not the private ones: the word is shared between processes
 _FUTEX_SECONDS_MAX = 86400.0
@@ -147,6 +148,20 @@ class Env:
             return None
         return status.st_dev, status.st_ino
 
+    def names_stamp(self, directory: Path | str) -> tuple[int, int, int] | None:
+        """What changes whenever a name in a directory comes, goes or changes its meaning.
+
+        None while that is too recent to tell: a second change within one tick of the filesystem's clock would leave
+        no trace (git calls such files racy). Device, inode and time of change, which nobody can set back.
+        """
+        try:
+            status = os.stat(directory)
+        except FileNotFoundError:
+            return None
+        if abs(time.time_ns() - status.st_ctime_ns) < _RACY_NANOSECONDS:
+            return None
+        return status.st_dev, status.st_ino, status.st_ctime_ns
+
     def same_file(self, descriptor: int, path: Path) -> bool:
         """Whether ``path`` still names the file that is open."""
         return self.file_id_at(path) == self.file_id(descriptor)
@@ -229,10 +244,10 @@ class Env:
         else:
             futex(words, index, _FUTEX_WAIT, value & 0xFFFFFFFF, timeout_seconds)
 
-    def wake(self, words: memoryview, index: int, sleepers: int) -> None:
-        """Wake at most that many of those who sleep in ``wait_word`` on this word, in any process."""
-        if (futex := _futex()) is not None:
-            futex(words, index, _FUTEX_WAKE, sleepers, None)
+    def wake(self, words: memoryview, index: int, sleepers: int) -> int:
+        """Wake at most that many of those who sleep in ``wait_word`` on this word, in any process; how many it were."""
+        futex = _futex()
+        return 0 if futex is None else futex(words, index, _FUTEX_WAKE, sleepers, None)
 
     # clocks and dice
 
@@ -316,7 +331,7 @@ class Env:
 
 
 @cache
-def _futex() -> Callable[[memoryview, int, int, int, float | None], None] | None:
+def _futex() -> Callable[[memoryview, int, int, int, float | None], int] | None:
     """futex(2) on a word of shared memory; None where there is none."""
     number = _FUTEX_CALL.get(os.uname().machine) if sys.platform == "linux" else None
     if number is None:
@@ -327,14 +342,15 @@ def _futex() -> Callable[[memoryview, int, int, int, float | None], None] | None
     call.argtypes = (ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, ctypes.c_char_p)
     char = ctypes.c_char
 
-    def futex(words: memoryview, index: int, operation: int, value: int, timeout_seconds: float | None) -> None:
+    def futex(words: memoryview, index: int, operation: int, value: int, timeout_seconds: float | None) -> int:
         # the object that pins the mapping is gone after this line, so that unmapping stays possible
         address = ctypes.addressof(char.from_buffer(words, 8 * index + _LOW_HALF))
         timeout = None
         if timeout_seconds is not None:
             seconds = min(max(timeout_seconds, 0.0), _FUTEX_SECONDS_MAX)
             timeout = _TIMESPEC.pack(int(seconds), int(seconds % 1 * 1e9))
-        call(number, address, operation, value, timeout)
+        answer: int = call(number, address, operation, value, timeout)
+        return answer
 
     return futex
 

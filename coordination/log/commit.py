@@ -18,9 +18,9 @@ from typing import Literal
 
 from coordination.env import Env
 from coordination.locks import Identity
-from coordination.log.page import Page
+from coordination.log.page import Head, Page
 from coordination.log.tail import Tail
-from coordination.log.turns import EVERYBODY, Bell, Turns
+from coordination.log.turns import Bell, Turns
 
 _LOCK = "sync.lock"
 Attempt = Literal["done", "busy", "refused"]  # refused: the page is not to be believed any more
@@ -38,48 +38,54 @@ class Commit:
         sign: Callable[[Page], None],
         env: Env,
     ) -> None:
-        self.turns = Turns(directory / _LOCK, env=env, bell=bell, wakes=EVERYBODY, registered=registered)
+        self.turns = Turns(directory / _LOCK, env=env, bell=bell, registered=registered)
         self._sign = sign
         self._env = env
-        self._tail = Tail(directory, env=env)  # only in the sync turn
+        self._tail = Tail(directory, self.turns.names, env=env)
 
     def try_sync(self, page: Page, epoch: int) -> Attempt:
         """Sync what was appended in this epoch, unless somebody else is at it. Raises OSError when the sync failed."""
         if not self.turns.try_enter():
             return "busy"
-        try:
-            return "done" if self._sync(page, epoch) else "refused"
-        finally:
-            self.turns.leave()
+        return self._sync_and_leave(page, epoch)
 
-    def sync_all(self, page: Page, epoch: int) -> bool:
-        """Wait for the turn and sync; whether all that was appended is durable then. Raises OSError, LockHeld."""
-        with self.turns:
-            return self._sync(page, epoch)
+    def sync_all(self, page: Page, epoch: int) -> Attempt:
+        """The same, after waiting for the turn. Raises OSError, LockHeld."""
+        self.turns.__enter__()
+        return self._sync_and_leave(page, epoch)
 
     def close(self) -> None:
         """Give back descriptors."""
         self.turns.close()
         self._tail.close()
 
-    def _sync(self, page: Page, epoch: int) -> bool:
-        # all of it asked again in the turn: somebody may have poisoned, recovered or synced while we waited
-        reading = page.read() if page.current else None
-        if reading is None or reading.poisoned or reading.head.epoch != epoch or not reading.this_boot:
-            return False
-        if reading.durable == reading.head.seq:
-            return True
-        if reading.syncing:
-            page.mark("poison")
-            return False
+    def _sync_and_leave(self, page: Page, epoch: int) -> Attempt:
+        which = 1
+        try:
+            # all of it asked again in the turn: somebody may have poisoned, recovered or synced while we waited
+            reading = page.read() if page.current(self.turns.names) else None
+            if reading is None or reading.poisoned or reading.head.epoch != epoch or not reading.this_boot:
+                return "refused"
+            if reading.durable == reading.head.seq:
+                return "done"
+            if reading.syncing:
+                page.mark("poison")
+                return "refused"
+            which = page.begin_round(reading.head.seq)
+            self._sync(page, reading.head)
+            return "done"
+        finally:
+            self.turns.leave()
+            page.ring_round(which)  # also after nothing was done: somebody may have gone to sleep on our account
+
+    def _sync(self, page: Page, head: Head) -> None:
         self._sign(page)
         page.mark("syncing")
         try:
-            self._env.sync_data(self._tail.descriptor(reading.head.segment))
+            self._env.sync_data(self._tail.descriptor(head.segment))
         except OSError:
             page.mark("poison")
             self._tail.close()
             raise
-        page.reach(reading.head.seq)
+        page.reach(head.seq)
         page.clear("syncing")
-        return True

@@ -11,26 +11,26 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-import msgspec
 
 from coordination import files
 from coordination.env import REAL, Env
-from coordination.errors import Conflict, LogDamaged, NotFound, OutcomeUnknown, Refused
+from coordination.errors import Conflict, LockHeld, LogDamaged, NotFound, OutcomeUnknown, Refused
 from coordination.locks import Identity
 from coordination.log import Upto, frames, recovery, segments
-from coordination.log.commit import Commit
+from coordination.log.commit import Attempt, Commit
 from coordination.log.frames import Header, Previous
-from coordination.log.page import BYTES, Head, Page, Reading, Turn
+from coordination.log.names import Names
+from coordination.log.page import BYTES, Head, Page, Reading, Sleeping, Turn
 from coordination.log.places import Places
-from coordination.log.segments import PAGE, Chain, Position
+from coordination.log.segments import PAGE, Batches, Chain, Position
 from coordination.log.tail import Tail
 from coordination.log.turns import Bell, Turns
 
 SEGMENT_BYTES = 64 << 20
 _APPEND_LOCK = "append.lock"
+_AT_ONCE_BYTES = 1 << 17
+_UNSEEN_SECONDS = 0.001  # between two looks where there is no bell to sleep on
 
 
 def connect(url: str, *, ours: bool = False) -> FileLog:
@@ -69,18 +69,21 @@ class FileLog:
         self._places = Places()
         self._pages: list[Page] = []  # the last one is mapped under its name; threads may still sleep on older ones
         self._epoch = self._chain.epoch
-        self._tail = Tail(directory, env=env)  # only in the append turn
+        self._names = Names(directory, env=env)
+        self._window = Tail(directory, self._names, env=env)
         self._turns = Turns(
             directory / _APPEND_LOCK,
             env=env,
             bell=lambda: self._bell("append"),
             registered=lambda: self._signed("append"),
         )
+        self._tail = Tail(directory, self._turns.names, env=env)  # this and the next only in the append turn
+        self._trusted: tuple[Page, int] | None = None  # a page that was held against the files, and when
         self._commit = Commit(
             directory,
             bell=lambda: self._bell("sync"),
             registered=lambda: self._signed("sync"),
-            sign=lambda page: page.sign("sync", self._start, ours=ours),
+            sign=lambda page: self._sign(page, "sync"),
             env=env,
         )
 
@@ -120,19 +123,25 @@ class FileLog:
             last = proven if upto == "durable" else None
             end = reading.head.offset if reading is not None and speaks else None
             chain = self._chain
+            if end is not None and start.segment == chain.last.header.segment and end - start.offset <= _AT_ONCE_BYTES:
+                return self._at_once(start, after, proven, last, end)
         return self._verified(chain, start, after, proven, last, end)
 
     def wait(self, after: int, timeout_seconds: float) -> bool:
         """Wait until ``durable`` is beyond ``after``."""
         deadline = self._env.monotonic() + timeout_seconds
         while True:
-            heard = self._commit.turns.heard()
+            bell = self._bell("durable")
+            heard = 0 if bell is None else bell.heard()  # before looking, or we might sleep through the ringing
             if self.durable > after:
                 return True
             left = deadline - self._env.monotonic()
             if left <= 0:
                 return False
-            self._commit.turns.sleep(heard, left)
+            if bell is None:
+                self._env.sleep(min(left, _UNSEEN_SECONDS))
+            else:
+                bell.sleep(heard, left)
 
     def append(self, payload: bytes, *, after: int, again: Callable[[], bytes] | None = None) -> int:
         """Append one batch after batch ``after``, durable on return; see the protocol for what it raises."""
@@ -143,11 +152,17 @@ class FileLog:
             head = reading.head
             if head.epoch != self._epoch or head.seq != after:
                 payload = self._decided_again(head, after, again)
-            page.sign("append", self._start, ours=self._ours)
+            self._sign(page, "append")
             page.mark("dirty")
-            with self._outcome_unknown():
+            try:
                 head = self._write(page, reading, payload)
+            except OSError as error:
+                raise _unknown(self._directory, error) from error
             page.clear("dirty")
+        with self._seeing:
+            self._places.passed(
+                Position(segment=head.segment, offset=head.offset, seq=head.seq, sum=head.sum, durable=reading.durable)
+            )
         self._become_durable(page, head)
         return head.seq
 
@@ -169,13 +184,15 @@ class FileLog:
             for page in self._pages:
                 page.close()
             self._pages.clear()
+            self._window.close()
         self._tail.close()
 
     # reading
 
     def _look(self) -> Reading | None:
         """Bring the chain up to date and return what the page says. Page first: the files are at least that new."""
-        page = self._page()
+        self._names.look()
+        page = self._page(self._names)
         reading = None if page is None else page.read()
         if reading is None or not self._speaks_of(reading):
             self._chain = segments.load(self._directory, env=self._env, known=self._chain)
@@ -210,9 +227,21 @@ class FileLog:
         with self._seeing:
             self._places.ended(position)
 
-    def _page(self) -> Page | None:
+    def _at_once(self, start: Position, after: int, proven: int, last: int | None, end: int) -> Batches:
+        """What stands between ``start`` and byte ``end`` of the newest segment: what most reads want, in one go."""
+        try:
+            data = self._env.read(self._window.descriptor(start.segment), end - start.offset, start.offset)
+        except FileNotFoundError as error:
+            raise segments.damaged(self._chain.last.path, 0, 0, "this segment is missing") from error
+        position, batches = segments.taken(data, start, last)
+        _check_reached(self._chain, position, max(proven, position.durable) if last is None else last)
+        self._places.passed(position)
+        self._places.ended(position)
+        return batches if start.seq == after else [batch for batch in batches if batch[0] > after]
+
+    def _page(self, names: Names) -> Page | None:
         """The page, if there is one; whoever removes it makes everybody look for a new one."""
-        if self._pages and self._pages[-1].current:
+        if self._pages and self._pages[-1].current(names):
             return self._pages[-1]
         try:
             descriptor = self._env.open_existing(self._directory / PAGE)
@@ -225,8 +254,12 @@ class FileLog:
         self._pages.append(page)
         return page
 
-    def _bell(self, turn: Turn) -> Bell | None:
-        return self._pages[-1].bell(turn) if self._pages else None
+    def _bell(self, sleeping: Sleeping) -> Bell | None:
+        return self._pages[-1].bells[sleeping] if self._pages else None
+
+    def _sign(self, page: Page, turn: Turn) -> None:
+        if self._ours:  # nobody else may be killed, so nobody else need be known
+            page.sign(turn, self._start)
 
     def _signed(self, turn: Turn) -> Identity | None:
         return self._pages[-1].signed(turn) if self._pages else None
@@ -238,18 +271,24 @@ class FileLog:
         try:
             page = self._page_to_write()
             reading = page.read()
-            if reading is None or not self._believed(reading):
+            if reading is None or not self._believed(page, reading):
                 with self._commit.turns:
-                    page.sign("append", self._start, ours=self._ours)
+                    self._sign(page, "append")
                     reading = recovery.recover(self._directory, page, env=self._env)
+                for sleeping in (0, 1):
+                    page.ring_round(sleeping)
+            self._trusted = page, reading.generation
             return page, reading
         except OSError as error:
             needs = f"{self._directory}: the log needs recovery, which failed: {error}"
             raise Refused(f"{needs}. Nothing was appended; remove the cause and try again") from error
 
-    def _believed(self, reading: Reading) -> bool:
-        left_in_order = reading.this_boot and not reading.dirty and not reading.poisoned
-        return left_in_order and self._tail.follows(reading.head)
+    def _believed(self, page: Page, reading: Reading) -> bool:
+        if not reading.this_boot or reading.dirty or reading.poisoned:
+            return False
+        # Once it was held against the files, only the likes of us change both. A page that goes back was put back.
+        trusted = self._trusted is not None and self._trusted[0] is page and self._trusted[1] <= reading.generation
+        return trusted or self._tail.follows(reading.head)
 
     def _decided_again(self, head: Head, after: int, again: Callable[[], bytes] | None) -> bytes:
         if again is None:
@@ -269,17 +308,14 @@ class FileLog:
         taken = self._env.write(descriptor, line, head.offset)
         if taken != len(line):
             raise OSError(errno.ENOSPC, f"the system took {taken} of {len(line)} bytes")
-        new = msgspec.structs.replace(head, offset=head.offset + len(line), seq=head.seq + 1, sum=checksum)
+        offset = head.offset + len(line)
+        new = Head(epoch=head.epoch, segment=head.segment, offset=offset, seq=head.seq + 1, sum=checksum)
         page.advance(new)
-        with self._seeing:
-            self._places.passed(
-                Position(segment=new.segment, offset=new.offset, seq=new.seq, sum=new.sum, durable=reading.durable)
-            )
         return new
 
     def _roll(self, page: Page, head: Head) -> Head:
         """Close the segment and go on in a new one of the same epoch. Killed here, the next recovers."""
-        if not self._commit.sync_all(page, head.epoch):
+        if self._commit.sync_all(page, head.epoch) == "refused":
             message = f"{self._directory}: the log must be recovered before it can grow; nothing was appended"
             raise Conflict(message, head=head.seq)
         previous = Previous(segment=head.segment, last_seq=head.seq, sum=frames.written(head.sum))
@@ -299,20 +335,32 @@ class FileLog:
 
     def _become_durable(self, page: Page, mine: Head) -> None:
         """Return when a sync of our epoch covers our batch. Raises OutcomeUnknown; Conflict: it is void for ever."""
-        turns = self._commit.turns
-        patience = turns.patience()
+        patience = self._commit.turns.patience()
+        under_way = page.syncing  # then it is of no use to try for the turn before that round is over
         while not page.covers(mine.epoch, mine.seq):
-            heard = turns.heard()  # before looking, or we might sleep through the ringing
-            with self._outcome_unknown():
-                attempt = self._commit.try_sync(page, mine.epoch)
+            heard = page.heard()  # before trying, or we might sleep through the ringing
+            attempt = "busy" if under_way and page.syncing else self._try_sync(page, mine.epoch)
+            under_way = False
             if attempt == "refused":
                 self._recover_first()
                 if self._taken_over(mine):
                     return
                 page = self._pages[-1]
             elif attempt == "busy" and not page.covers(mine.epoch, mine.seq):
-                turns.sleep(heard)
-                next(patience)
+                page.sleep_until_round(mine.seq, heard)
+                self._look_after(patience)
+
+    def _try_sync(self, page: Page, epoch: int) -> Attempt:
+        try:
+            return self._commit.try_sync(page, epoch)
+        except OSError as error:
+            raise _unknown(self._directory, error) from error
+
+    def _look_after(self, patience: Iterator[None]) -> None:
+        try:
+            next(patience)
+        except LockHeld as error:  # our line is written, and who keeps the turn may yet make it durable
+            raise _unknown(self._directory, error) from error
 
     def _recover_first(self) -> None:
         try:
@@ -334,17 +382,12 @@ class FileLog:
             raise Conflict(message, head=newer[0].header.durable)
         return True
 
-    @contextmanager
-    def _outcome_unknown(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise _unknown(self._directory, error) from error
-
     def _page_to_write(self) -> Page:
         with self._seeing:
-            page = self._page()
+            page = self._page(self._turns.names)
             if page is None:
+                # whoever made the segments may not have come to this, and a page alone means that they were lost
+                self._env.sync_directory(self._directory)
                 page = _new_page(self._directory, self.uuid, self._env)
                 self._pages.append(page)
             return page

@@ -7,6 +7,9 @@ was stored after the sync, so a log that ends before it has lost something.
 
 The head stands in one of two slots, and ``generation`` says in which: a writer fills the other one and then counts up,
 so that a reader who holds no lock always finds a whole head, also when the writer was stopped in the middle.
+
+Syncs come in rounds, even and odd. ``covering`` says in one word up to which batch the last round goes and which of the
+two it is, so that whoever waits knows on which bell: that of the round under way, or that of the next one.
 """
 
 from __future__ import annotations
@@ -15,20 +18,22 @@ import hashlib
 import struct
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 from coordination.env import Env
 from coordination.locks import Identity
-from coordination.log.turns import Bell
+from coordination.log.names import Names
+from coordination.log.turns import EVERYBODY, Bell
 
 BYTES = 4096
 _MAGIC = int.from_bytes(b"coordpg2", "little")
 Mark = Literal["dirty", "syncing", "poison"]
 Turn = Literal["append", "sync"]
+Sleeping = Literal["append", "sync", "round_0", "round_1", "durable"]
 _SLOT = ("epoch", "segment", "offset", "head_seq", "head_sum", "check")
-_OWNER = ("pid", "start", "namespace", "ours")
+_OWNER = ("pid", "start", "namespace")
 _WORDS = (
     "magic",
     "boot",
@@ -40,14 +45,16 @@ _WORDS = (
     "dirty",
     "syncing",
     "poison",
-    "append_bell",
-    "sync_bell",
+    "covering",
+    *(f"{bell}_{word}" for bell in get_args(Sleeping) for word in ("bell", "sleepers")),
     *(f"append_{word}" for word in _OWNER),
     *(f"sync_{word}" for word in _OWNER),
 )
 _AT = {word: index for index, word in enumerate(_WORDS)}
 _CHECKED = struct.Struct(f"<{4 + len(_SLOT) - 1}Q")
-_FIRST_SLOT, _DURABLE, _GENERATION = _AT["epoch_0"], _AT["durable"], _AT["generation"]
+_GENERATION, _FIRST_SLOT, _SLOT_WORDS, _DURABLE = _AT["generation"], _AT["epoch_0"], len(_SLOT), _AT["durable"]
+_DIRTY, _SYNCING, _POISON, _COVERING = _AT["dirty"], _AT["syncing"], _AT["poison"], _AT["covering"]
+_READ = _POISON + 1  # words that a reading needs
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +71,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What a whole page of this log said at one moment."""
 
     head: Head
+    generation: int
     durable: int  # everything up to here is on the disk
     dirty: bool  # a line is being written, or its writer was killed
     syncing: bool  # a sync is under way, or who asked for it was killed
@@ -80,6 +88,7 @@ class Page:
         self._env = env
         self._words = env.map_shared(descriptor, BYTES)
         self._file = env.file_id(descriptor)
+        self.bells = {sleeping: Bell(self._words, _AT[f"{sleeping}_bell"], env) for sleeping in get_args(Sleeping)}
         boot = env.boot_id()
         self._boot_id = boot
         self._boot = _hashed(boot) if boot else 0
@@ -91,28 +100,25 @@ class Page:
         self._env.unmap(self._words)
         self._env.close(self._descriptor)
 
-    @property
-    def current(self) -> bool:
+    def current(self, names: Names) -> bool:
         """Whether the mapped file is still the one that has the name."""
-        return self._env.file_id_at(self._name) == self._file
+        return names.file_id_at(self._name) == self._file
 
     @property
     def dies_with_boot(self) -> bool:
         """Whether the system names its boots; if not, a page can never be believed."""
         return self._boot != 0
 
-    def bell(self, turn: Turn) -> Bell:
-        """The word on which those sleep who wait for this turn."""
-        return self._words, _AT[f"{turn}_bell"]
-
     def read(self) -> Reading | None:
         """What the page says; None when it is not a whole page of this log."""
-        for _ in range(100):  # a slot may be filled again while we look, a broken page stays broken
-            # durable first: a head that is read later is at least as far
-            words = [self._words[_DURABLE], *self._words[: len(_WORDS)].tolist()]
-            reading = self._reading(words[0], words[1:])
-            if reading is not None:
+        before: list[int] = []
+        for _ in range(100):  # a slot may be filled again while we look
+            durable = self._words[_DURABLE]  # first: a head that is read later is at least as far
+            words = self._words[:_READ].tolist()
+            reading = self._reading(durable, words)
+            if reading is not None or words == before:  # twice the same: nobody is filling it, it is broken
                 return reading
+            before = words
         return None
 
     def covers(self, epoch: int, seq: int) -> bool:
@@ -120,7 +126,7 @@ class Page:
         if self._words[_DURABLE] < seq:
             return False
         # the epoch after the watermark: if this watermark is of a newer one, so is the epoch that we see
-        return bool(self._words[_FIRST_SLOT + self._words[_GENERATION] % 2 * len(_SLOT)] == epoch)
+        return bool(self._words[_FIRST_SLOT + self._words[_GENERATION] % 2 * _SLOT_WORDS] == epoch)
 
     def set_up(self, head: Head) -> None:
         """Make it a clean page that says ``head`` and that all of it is durable. In both turns."""
@@ -135,22 +141,49 @@ class Page:
         generation = self._words[_GENERATION] + 1 & 0xFFFFFFFFFFFFFFFF
         slot = (head.epoch, head.segment, head.offset, head.seq, head.sum)
         check = zlib.crc32(_CHECKED.pack(_MAGIC, self._boot, self._log, generation, *slot))
-        self._env.store_many(self._words, _FIRST_SLOT + generation % 2 * len(_SLOT), (*slot, check))
+        self._env.store_many(self._words, _FIRST_SLOT + generation % 2 * _SLOT_WORDS, (*slot, check))
         self._env.store(self._words, _GENERATION, generation)
 
     def reach(self, durable: int) -> None:
         """Say that everything up to this number is on the disk. In the sync turn, after the sync."""
         self._env.store(self._words, _DURABLE, durable)
 
-    def sign(self, turn: Turn, start: int, *, ours: bool) -> None:
-        """Say who has the turn, and whether it may be killed when it is stopped in it."""
-        self._env.store_many(self._words, _AT[f"{turn}_pid"], (self._env.pid(), start, self._namespace, int(ours)))
+    @property
+    def syncing(self) -> bool:
+        """Whether a sync seems to be under way."""
+        return self._words[_SYNCING] != 0
+
+    def begin_round(self, seq: int) -> int:
+        """Say that a sync begins that covers batches up to ``seq``; which of the two rounds it is. In the sync turn."""
+        which: int = 1 - self._words[_COVERING] % 2
+        self._env.store(self._words, _COVERING, seq * 2 + which)
+        return which
+
+    def heard(self) -> tuple[int, int]:
+        """What the bells of the rounds say now: to be asked before trying for the sync turn."""
+        return self.bells["round_0"].heard(), self.bells["round_1"].heard()
+
+    def sleep_until_round(self, seq: int, heard: tuple[int, int]) -> None:
+        """Sleep until the round is over that covers batch ``seq``: the one under way, if it does, or the next one."""
+        covering = self._words[_COVERING]
+        which = covering % 2 if seq <= covering // 2 else 1 - covering % 2
+        (self.bells["round_1"] if which else self.bells["round_0"]).sleep(heard[which])
+
+    def ring_round(self, which: int) -> None:
+        """Wake all whom this round covered, all who follow, and one for the next round."""
+        (self.bells["round_1"] if which else self.bells["round_0"]).ring(EVERYBODY)
+        (self.bells["round_0"] if which else self.bells["round_1"]).ring(1)
+        self.bells["durable"].ring(EVERYBODY)
+
+    def sign(self, turn: Turn, start: int) -> None:
+        """Say that we have the turn, and may be killed when we are stopped in it."""
+        self._env.store_many(self._words, _AT[f"{turn}_pid"], (self._env.pid(), start, self._namespace))
 
     def signed(self, turn: Turn) -> Identity | None:
-        """Who signed last, if it is one of ours and its number means something here."""
+        """Who signed last, if its number means something here."""
         at = _AT[f"{turn}_pid"]
-        pid, start, namespace, ours = self._words[at : at + len(_OWNER)].tolist()
-        if not ours or namespace != self._namespace or self._words[_AT["boot"]] != self._boot:
+        pid, start, namespace = self._words[at : at + len(_OWNER)].tolist()
+        if not pid or namespace != self._namespace or self._words[_AT["boot"]] != self._boot:
             return None
         return Identity(pid=pid, start=start, boot=self._boot_id)
 
@@ -167,23 +200,23 @@ class Page:
 
     def _reading(self, durable: int, words: list[int]) -> Reading | None:
         generation = words[_GENERATION]
-        at = _FIRST_SLOT + generation % 2 * len(_SLOT)
-        epoch, segment, offset, seq, checksum, check = words[at : at + len(_SLOT)]
-        whole = (
-            words[0] == _MAGIC
-            and words[2] == self._log
-            and check == zlib.crc32(_CHECKED.pack(*words[:4], epoch, segment, offset, seq, checksum))
-            and durable <= seq
-        )
-        if not whole:
+        at = _FIRST_SLOT + generation % 2 * _SLOT_WORDS
+        epoch, segment, offset, seq, checksum, check = words[at : at + _SLOT_WORDS]
+        if (
+            words[0] != _MAGIC
+            or words[2] != self._log
+            or check != zlib.crc32(_CHECKED.pack(*words[:4], epoch, segment, offset, seq, checksum))
+            or durable > seq
+        ):
             return None
         return Reading(
             head=Head(epoch=epoch, segment=segment, offset=offset, seq=seq, sum=checksum),
+            generation=generation,
             durable=durable,
-            dirty=bool(words[_AT["dirty"]]),
-            syncing=bool(words[_AT["syncing"]]),
-            poisoned=bool(words[_AT["poison"]]),
-            this_boot=self.dies_with_boot and words[1] == self._boot,
+            dirty=words[_DIRTY] != 0,
+            syncing=words[_SYNCING] != 0,
+            poisoned=words[_POISON] != 0,
+            this_boot=self._boot != 0 and words[1] == self._boot,
         )
 
 

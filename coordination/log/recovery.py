@@ -43,8 +43,13 @@ def survey(chain: Chain, reading: Reading | None, *, env: Env) -> Survey:
     proven = before = next(place for place in reversed(places) if place.seq <= max(watermark, newest.seq))
     for position, _ in segments.scan(chain, before, env=env, last=watermark):
         proven = position
-    unproven = segments.scan(chain, proven, env=env, last=end.seq)
-    return Survey(end=end, proven=proven, payloads=tuple(payload for _, batches in unproven for _, payload in batches))
+    # What counts is what is read now: pages that a failed sync left clean may have been dropped since the first scan.
+    payloads: list[bytes] = []
+    seen, end = end, proven
+    for position, batches in segments.scan(chain, proven, env=env, last=seen.seq):
+        payloads += [payload for _, payload in batches]
+        end = position
+    return Survey(end=end, proven=proven, payloads=tuple(payloads))
 
 
 def recover(directory: Path, page: Page, *, env: Env) -> Reading:
@@ -70,7 +75,9 @@ def recover(directory: Path, page: Page, *, env: Env) -> Reading:
     )
     head = publish_segment(directory, header, found.payloads, env=env)
     page.set_up(head)
-    return Reading(head=head, durable=head.seq, dirty=False, syncing=False, poisoned=False, this_boot=True)
+    set_up = page.read()
+    assert set_up is not None
+    return set_up
 
 
 def publish_segment(directory: Path, header: Header, payloads: tuple[bytes, ...], *, env: Env) -> Head:

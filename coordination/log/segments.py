@@ -134,6 +134,19 @@ def scan(
         position = newer.start
 
 
+def taken(data: bytes, start: Position, last: int | None) -> tuple[Position, Batches]:
+    """What of the bytes behind ``start`` are good lines, up to batch ``last``: the position behind them, and they."""
+    found = frames.take(data, segment=start.segment, seq=start.seq, checksum=start.sum, last=last)
+    behind = Position(
+        segment=start.segment,
+        offset=start.offset + found.bytes,
+        seq=found.seq,
+        sum=found.sum,
+        durable=max(start.durable, found.durable),
+    )
+    return behind, found.batches
+
+
 def remainder(chain: Chain, position: Position, *, env: Env) -> bytes:
     """What stands in the newest segment behind its last valid line."""
     descriptor = env.open_read(chain.last.path)
@@ -218,17 +231,11 @@ def _scan_segment(
                 return
             offset += len(block)
             rest += block
-            taken = frames.take(rest, segment=position.segment, seq=position.seq, checksum=position.sum, last=last)
-            if taken.batches:
-                position = Position(
-                    segment=position.segment,
-                    offset=position.offset + taken.bytes,
-                    seq=taken.seq,
-                    sum=taken.sum,
-                    durable=max(position.durable, taken.durable),
-                )
-                yield position, taken.batches
-            rest = rest[taken.bytes :]
+            begin = position.offset
+            position, batches = taken(rest, position, last)
+            if batches:
+                yield position, batches
+            rest = rest[position.offset - begin :]
             if b"\n" in rest:  # a bad line, or the fill behind the last
                 return
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from coordination import files
 from coordination.env import Env
 from coordination.log import frames, segments
+from coordination.log.names import Names
 from coordination.log.page import Head
 
 _FILL_BYTES_MIN = 1 << 16
@@ -20,8 +21,9 @@ _FILL_BYTES_MAX = 1 << 22
 class Tail:
     """The newest segment, open. Used in one kind of turn only."""
 
-    def __init__(self, directory: Path, *, env: Env) -> None:
+    def __init__(self, directory: Path, names: Names, *, env: Env) -> None:
         self._directory = directory
+        self._names = names
         self._env = env
         self._open: tuple[int, int, tuple[int, int]] | None = None  # segment, descriptor, file
         self._name = self._name_after = ""
@@ -29,7 +31,7 @@ class Tail:
 
     def descriptor(self, segment: int) -> int:
         """Of that segment, whose name still means it. Raises OSError."""
-        if self._open is not None and (self._open[0] != segment or self._env.file_id_at(self._name) != self._open[2]):
+        if self._open is not None and (self._open[0] != segment or self._names.file_id_at(self._name) != self._open[2]):
             self.close()
         if self._open is None:
             path = segments.path_of(self._directory, segment)
@@ -44,7 +46,7 @@ class Tail:
             descriptor = self.descriptor(head.segment)
         except FileNotFoundError:
             return False  # recovery will say so
-        if self._env.file_id_at(self._name_after) is not None:
+        if self._names.file_id_at(self._name_after) is not None:
             return False  # somebody put an old page back, or was killed while he made a segment
         begin = head.offset - frames.SUFFIX_BYTES
         found = self._env.read(descriptor, frames.SUFFIX_BYTES + 1, begin)

@@ -21,14 +21,45 @@ from typing import Self
 from coordination.env import Env
 from coordination.errors import LockHeld
 from coordination.locks import Identity, identity, open_lock_file
-
-Bell = tuple[memoryview, int]  # words of a shared page, and which of them
+from coordination.log.names import FileId, Names
 
 EVERYBODY = 1 << 30
 _SLEEP_SECONDS = 0.05  # the price of a bell that was not heard
 _UNSEEN_SECONDS = 0.001  # between two tries where there is no bell yet
 _LOOK_SECONDS = 0.5  # before the first look at who holds the lock, and between two looks
 _PATIENCE_SECONDS = 60.0
+
+
+class Bell:
+    """Two words of a shared page: one to sleep on, and behind it whether anybody does."""
+
+    def __init__(self, words: memoryview, index: int, env: Env) -> None:
+        self._words = words
+        self._index = index
+        self._env = env
+        self._step = 1 + (env.pid() << 8)  # two who ring at once do not say the same
+
+    def heard(self) -> int:
+        """What the bell says now: to be asked before looking at what is waited for, and given to ``sleep``."""
+        said: int = self._words[self._index]
+        return said
+
+    def sleep(self, heard: int, timeout_seconds: float = _SLEEP_SECONDS) -> None:
+        """Sleep until the bell says something else than what was heard, for a bounded time."""
+        self._env.store(self._words, self._index + 1, 1)
+        # changed after we said that we sleep: then whoever changed it may not have known
+        if self._words[self._index] == heard:
+            self._env.wait_word(self._words, self._index, heard, min(timeout_seconds, _SLEEP_SECONDS))
+
+    def ring(self, sleepers: int) -> None:
+        """Say something new, and wake at most that many of those who sleep."""
+        words, index = self._words, self._index
+        # first the word: whoever looked at it before does not fall asleep any more
+        self._env.store(words, index, (words[index] + self._step) & 0xFFFFFFFF)
+        if words[index + 1]:
+            self._env.store(words, index + 1, 0)
+            if self._env.wake(words, index, sleepers) >= sleepers:
+                self._env.store(words, index + 1, 1)  # there may be more of them
 
 
 class Turns:
@@ -40,18 +71,17 @@ class Turns:
         *,
         env: Env,
         bell: Callable[[], Bell | None] = lambda: None,
-        wakes: int = 1,
         registered: Callable[[], Identity | None] = lambda: None,
     ) -> None:
+        self.names = Names(path.parent, env=env)  # as of the beginning of our turn
         self._path = path
         self._name = str(path)
         self._env = env
         self._bell = bell
-        self._wakes = wakes
         self._registered = registered  # who said last, in its turn, that it is one of us
         self._threads = threading.Lock()  # one descriptor is one owner, so its threads must queue before it
         self._descriptor: int | None = None
-        self._file: tuple[int, int] | None = None
+        self._file: FileId | None = None
 
     def __enter__(self) -> Self:
         self._threads.acquire()
@@ -80,35 +110,15 @@ class Turns:
         return entered
 
     def leave(self) -> None:
-        """End our turn and ring."""
+        """End our turn and ring for the next one."""
         try:
             assert self._descriptor is not None
             self._env.unlock(self._descriptor)
         finally:
             self._threads.release()
-        self.ring()
-
-    def ring(self) -> None:
-        """Wake those who wait: to try again, or because what they wait for may have happened."""
         bell = self._bell()
         if bell is not None:
-            words, index = bell
-            # whoever looked at the word before we changed it does not fall asleep; two who ring at once differ by pid
-            self._env.store(words, index, (words[index] + 1 + (self._env.pid() << 8)) & 0xFFFFFFFF)
-            self._env.wake(words, index, self._wakes)
-
-    def heard(self) -> int:
-        """What the bell says now: to be asked before looking at what is waited for, and given to ``sleep``."""
-        bell = self._bell()
-        return 0 if bell is None else bell[0][bell[1]]
-
-    def sleep(self, heard: int, timeout_seconds: float = _SLEEP_SECONDS) -> None:
-        """Sleep until the bell says something else than what was heard, for a bounded time."""
-        bell = self._bell()
-        if bell is None:
-            self._env.sleep(min(timeout_seconds, _UNSEEN_SECONDS))
-        else:
-            self._env.wait_word(*bell, heard, min(timeout_seconds, _SLEEP_SECONDS))
+            bell.ring(1)
 
     def patience(self) -> Iterator[None]:
         """To be asked after each sleep: looks after the holder now and then. Raises LockHeld in the end."""
@@ -122,6 +132,24 @@ class Turns:
                 self._look_at_holder()
                 looked = now
 
+    def close(self) -> None:
+        """Give the descriptor back, and the lock with it."""
+        with self._threads:
+            self._give_back()
+
+    def _wait(self) -> None:
+        patience = self.patience()
+        while True:
+            bell = self._bell()
+            heard = 0 if bell is None else bell.heard()  # before trying, or we might sleep through the ringing
+            if self._taken():
+                return
+            if bell is None:
+                self._env.sleep(_UNSEEN_SECONDS)
+            else:
+                bell.sleep(heard)
+            next(patience)
+
     def _look_at_holder(self) -> None:
         """Free us of a holder that was stopped; LockHeld when it is not ours to kill. Does nothing to one that runs."""
         pid = self._env.lock_holder(self._path)
@@ -132,11 +160,6 @@ class Turns:
             message = f"{self._path} is locked by process {pid}, which was stopped and is not one of ours: "
             raise LockHeld(message + f"let it go on (kill -CONT {pid}) or end it", holder=str(pid))
         self._kill(who)
-
-    def close(self) -> None:
-        """Give the descriptor back, and the lock with it."""
-        with self._threads:
-            self._give_back()
 
     def _kill(self, who: Identity) -> None:
         try:
@@ -151,15 +174,6 @@ class Turns:
         finally:
             self._env.close(process)
 
-    def _wait(self) -> None:
-        patience = self.patience()
-        while True:
-            heard = self.heard()  # before trying, or we might sleep through the ringing
-            if self._taken():
-                return
-            self.sleep(heard)
-            next(patience)
-
     def _give_up(self) -> None:
         pid = self._env.lock_holder(self._path)
         who = "a process that cannot be seen from here (in another container?)" if pid is None else f"process {pid}"
@@ -173,7 +187,8 @@ class Turns:
                 self._file = self._env.file_id(self._descriptor)
             if not self._env.try_lock(self._descriptor):
                 return False
-            if self._env.file_id_at(self._name) == self._file:
+            self.names.look()
+            if self.names.file_id_at(self._name) == self._file:
                 return True
             self._give_back()  # somebody removed the file: what we locked excludes nobody any more
 

@@ -147,7 +147,10 @@ class BytesEnv(Env):
     def file_id(self, descriptor: int) -> tuple[int, int]:
         return 1, id(self._opened[descriptor])
 
-    def file_id_at(self, path: Path) -> tuple[int, int] | None:
+    def names_stamp(self, directory: Path | str) -> tuple[int, int, int] | None:
+        return None
+
+    def file_id_at(self, path: Path | str) -> tuple[int, int] | None:
         file = self._files.get(str(path))
         return None if file is None else (1, id(file))
 
@@ -171,8 +174,9 @@ class BytesEnv(Env):
     def wait_word(self, words: memoryview, index: int, value: int, timeout_seconds: float) -> None:
         raise AssertionError("one who is alone waits for nobody")
 
-    def wake(self, words: memoryview, index: int, sleepers: int) -> None:
+    def wake(self, words: memoryview, index: int, sleepers: int) -> int:
         assert sleepers
+        return 0
 
     def monotonic(self) -> float:
         return 0.0

@@ -174,7 +174,8 @@ class Workload(Fate):
         """Publish a snapshot of everything durable."""
         log = self.connected()
         self.saving = log.durable
-        snapshot = Snapshot(projection="all", version=1, seq=self.saving, log=log.uuid, state={"seq": self.saving})
+        state = b'{"seq":%d}' % self.saving
+        snapshot = Snapshot(projection="all", version=1, seq=self.saving, log=log.uuid, state=state)
         SnapshotDirectory(SNAPSHOTS, env=self.world.process()).save(snapshot)
         self.saved, self.saving = self.saving, None
 
@@ -280,7 +281,7 @@ class Workload(Fate):
             env = world.process()
             log = FileLog(DIRECTORY, env=env)
             found = SnapshotDirectory(SNAPSHOTS, env=env).newest("all", 1, log=log.uuid, seq_max=log.durable)
-            if found is None or found.seq not in (self.saved, self.saving) or found.state != {"seq": found.seq}:
+            if found is None or found.seq not in (self.saved, self.saving) or found.state != b'{"seq":%d}' % found.seq:
                 yield f"snapshot {self.saved} was acknowledged, and there is {found}"
 
 

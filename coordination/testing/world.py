@@ -463,6 +463,14 @@ class SimulatedEnv(Env):
         node = self._found("file_id_at", path)
         return None if node is None else (1, node.number)
 
+    def names_stamp(self, directory: Path | str) -> tuple[int, int, int] | None:
+        """What changes with any name in a directory; now and then it is too early to tell."""
+        node = self._found("names_stamp", directory)
+        if not isinstance(node, Directory):
+            return None
+        stamp = hash(tuple(sorted((name, entry.number) for name, entry in node.entries.items())))
+        return None if stamp % 5 == 0 else (1, node.number, stamp)
+
     # locks
 
     def lock(self, descriptor: int) -> None:
@@ -541,13 +549,15 @@ class SimulatedEnv(Env):
         if sleeper in self.world.sleepers:
             self.world.sleepers.remove(sleeper)
 
-    def wake(self, words: memoryview, index: int, sleepers: int) -> None:
-        """Wake at most that many of those who sleep on this word."""
+    def wake(self, words: memoryview, index: int, sleepers: int) -> int:
+        """Wake at most that many of those who sleep on this word; how many it were."""
         self._refuse(self.gesture("wake", index))
         at = (id(cast("SharedWords", words).mapped()), index)
-        for sleeper in [sleeper for sleeper in self.world.sleepers if sleeper.at == at][:sleepers]:
+        woken = [sleeper for sleeper in self.world.sleepers if sleeper.at == at][:sleepers]
+        for sleeper in woken:
             sleeper.woken = True
             self.world.sleepers.remove(sleeper)
+        return len(woken)
 
     # clocks and dice
 

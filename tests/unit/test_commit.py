@@ -281,10 +281,10 @@ def test_who_has_a_turn_signs(directory: Path, env: Hooked) -> None:
     """A connection that is ours says which process it is, for both turns; any other says nothing."""
     ours, other = FileLog(directory, env=env, ours=True), FileLog(directory, env=env)
     assert ours._signed("append") is None
-    ours.append(payload(1), after=0)
+    other.append(payload(1), after=0)
+    assert other._signed("append") is other._signed("sync") is None
+    ours.append(payload(2), after=0, again=lambda: payload(2))
     assert ours._signed("append") == ours._signed("sync") == identity(env=env) is not None
-    other.append(payload(2), after=0, again=lambda: payload(2))
-    assert ours._signed("append") is None
     for log in (ours, other):
         log.close()
 

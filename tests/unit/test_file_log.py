@@ -385,11 +385,16 @@ def test_another_container_of_this_boot_goes_on(directory: Path, env: Faulty) ->
     """Locks and memory are shared across namespaces of process ids; only the owner's number means nothing there."""
     env.namespace = 2
     with connected(directory, env) as log:
+        log._ours = True
         assert appended(log, 5) == 5
         assert numbers(log) == [1, 2, 3, 4, 5]
         assert log.epoch == 1
         reading = log._pages[-1].read()
         assert reading is not None
+        assert log._pages[-1].signed("append") is not None
+    env.namespace = 1
+    with connected(directory, env) as log:
+        list(log.read(0, upto="head"))
         assert log._pages[-1].signed("append") is None
 
 
