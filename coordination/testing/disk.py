@@ -111,6 +111,14 @@ class Directory:
             name(self.disk, naming)
         self.changes = []
 
+    def forget(self, arrived: dict[str, Node]) -> None:
+        """Fail to sync: these names are on the disk; everybody goes on seeing the others, and no sync brings them.
+
+        A new directory is not forgotten, because nobody could know that, nor do anything about it.
+        """
+        self.disk = arrived
+        self.changes = [change for change in self.changes if isinstance(change[2], Directory)]
+
     def restart(self, arrived: dict[str, Node]) -> None:
         """Begin anew after a power cut, from what arrived."""
         self.disk = arrived

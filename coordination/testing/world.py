@@ -57,7 +57,7 @@ class Fault(NamedTuple):
     kind: Literal["kill", "error", "short", "split"]
     code: int = errno.EIO
     share: float = 0.0  # of the bytes or words that are done before, 0 to 1
-    dropped: bool = False  # a failed sync: whether the cache shows at once what the disk has
+    dropped: bool = False  # a failed sync: the cache shows at once what the disk has; of a directory: it is forgotten
 
 
 class Fate:
@@ -96,6 +96,7 @@ class SimulatedWorld:
         self.time = 0.0  # true seconds since the world began; never jumps
         self.boots = 1
         self.trace: list[tuple[int, str, str]] | None = None  # set to a list to record process, gesture, subject
+        self.gestures_left = sys.maxsize  # when they are used up, whoever makes one is stuck
         self.monotonic_shift = 0.0
         self.wall_shift = 0.0
         self.processes: list[SimulatedEnv] = []  # those alive
@@ -315,6 +316,9 @@ class SimulatedEnv(Env):
         if world.trace is not None:
             world.trace.append((self.number, what, str(about)))
         world.time += _GESTURE_SECONDS
+        world.gestures_left -= 1
+        if world.gestures_left < 0:
+            raise Stuck("there is no end to it")
         fault = world.fate.step(self, what, about)
         if not self.alive:
             raise Killed
@@ -441,9 +445,13 @@ class SimulatedEnv(Env):
         return sorted(self._directory(path).entries)
 
     def sync_directory(self, path: Path) -> None:
-        """Make names durable. After a failure they still wait for a sync: directories live in a journal."""
-        self._refuse(self.gesture("sync_directory", path))
-        self._directory(path).sync()
+        """Make names durable. A failure forgets them or, as a journal would, keeps them for the next sync."""
+        fault = self.gesture("sync_directory", path)
+        directory = self._directory(path)
+        if fault is not None and fault.dropped:
+            directory.forget(chance_names(directory, self.world.dice))
+        self._refuse(fault)
+        directory.sync()
 
     def is_file(self, path: Path) -> bool:
         """Whether a regular file stands there."""
