@@ -111,21 +111,31 @@ PUBLISHING = (
     _mutant(
         "roll-without-sync",
         "A segment is synced before the next one exists.",
-        (FILE, "if not self._commit.sync_all(page, head.epoch):", "if page is None:"),
+        (FILE, 'if self._commit.sync_all(page, head.epoch) == "refused":', "if page is None:"),
     ),
     _mutant(
         "roll-without-looking",
         "A roll goes on only when all before it is durable, not when somebody merely had the sync turn.",
         (
-            COMMIT,
-            "        with self.turns:\n            return self._sync(page, epoch)",
-            "        with self.turns:\n            return self._sync(page, epoch) or True",
+            FILE,
+            'if self._commit.sync_all(page, head.epoch) == "refused":',
+            "if not self._commit.sync_all(page, head.epoch):",
         ),
     ),
     _mutant(
         "create-without-turn",
         "Only who has the append turn makes the first segment.",
         (FILE, "        with turns:\n            _create", "        if True:\n            _create"),
+    ),
+    _mutant(
+        "page-before-segments",
+        "A page is made only after the names of the segments are on the disk.",
+        (FILE, "                self._env.sync_directory(self._directory)\n", ""),
+    ),
+    _mutant(
+        "directory-of-another-not-synced",
+        "A directory that was there is synced all the same: who made it may not have come to it.",
+        (FILES, "    env.sync_directory(path.parent)  # also", "    # also"),
     ),
 )
 
@@ -143,7 +153,7 @@ ACKNOWLEDGING = (
     _mutant(
         "acknowledge-in-any-epoch",
         "A number means our batch only in the epoch in which we wrote it.",
-        (PAGE, "len(_SLOT)] == epoch)", "len(_SLOT)] <= 1 << 62)"),
+        (PAGE, "* _SLOT_WORDS] == epoch)", "* _SLOT_WORDS] <= 1 << 62)"),
     ),
     _mutant(
         "taken-over-by-any-recovery",
@@ -163,12 +173,16 @@ ACKNOWLEDGING = (
     _mutant(
         "no-sync",
         "What is acknowledged was synced.",
-        (COMMIT, "self._env.sync_data(self._tail.descriptor(", "self._tail.descriptor(("),
+        (COMMIT, "self._env.sync_data(self._tail.descriptor(head.segment))", "self._tail.descriptor(head.segment)"),
     ),
     _mutant(
         "head-read-after-sync",
         "A sync covers what was written before it began, not what was written while it ran.",
-        (COMMIT, "page.reach(reading.head.seq)", "page.reach((page.read() or reading).head.seq)"),
+        (
+            COMMIT,
+            "        page.reach(head.seq)\n",
+            "        after = page.read()\n        page.reach(head.seq if after is None else after.head.seq)\n",
+        ),
     ),
     _mutant(
         "durable-before-sync",
@@ -176,24 +190,24 @@ ACKNOWLEDGING = (
         (
             COMMIT,
             '        page.mark("syncing")\n        try:',
-            '        page.mark("syncing")\n        page.reach(reading.head.seq)\n        try:',
+            '        page.mark("syncing")\n        page.reach(head.seq)\n        try:',
         ),
     ),
     _mutant(
         "durable-never-stored",
         "Who is woken finds the watermark stored.",
-        (COMMIT, "        page.reach(reading.head.seq)\n", ""),
+        (COMMIT, "        page.reach(head.seq)\n", ""),
     ),
     _mutant(
         "tail-kept-for-ever",
         "A descriptor is opened anew when the head is in another segment.",
         (TAIL, "if self._open is not None and (self._open[0] != segment", "if self._open is not None and (segment < 0"),
-        (TAIL, "or self._env.file_id_at(self._name) != self._open[2]", "or segment < 0"),
+        (TAIL, "or self._names.file_id_at(self._name) != self._open[2]", "or segment < 0"),
     ),
     _mutant(
         "tail-by-number-only",
         "A descriptor is opened anew when another file has the segment's name.",
-        (TAIL, "or self._env.file_id_at(self._name) != self._open[2]", "or segment < 0"),
+        (TAIL, "or self._names.file_id_at(self._name) != self._open[2]", "or segment < 0"),
     ),
     _mutant(
         "short-write-ignored",
@@ -211,11 +225,11 @@ ACKNOWLEDGING = (
     ),
     _mutant(
         "refused-when-unknown",
-        "After a failed write or sync the answer is 'unknown', because the batch may come back.",
+        "After a failed write the answer is 'unknown', because the batch may come back.",
         (
             FILE,
-            "        except OSError as error:\n            raise _unknown(self._directory, error) from error",
-            "        except OSError as error:\n            raise Refused(str(error)) from error",
+            "            except OSError as error:\n                raise _unknown(self._directory, error) from error",
+            "            except OSError as error:\n                raise Refused(str(error)) from error",
         ),
     ),
     _mutant(
@@ -246,7 +260,21 @@ ACKNOWLEDGING = (
         "epoch-read-before-watermark",
         "The epoch is looked at after the watermark, or an old epoch and a new watermark are seen together.",
         (PAGE, "        if self._words[_DURABLE] < seq:\n            return False\n", ""),
-        (PAGE, "len(_SLOT)] == epoch)", "len(_SLOT)] == epoch and self._words[_DURABLE] >= seq)"),
+        (PAGE, "* _SLOT_WORDS] == epoch)", "* _SLOT_WORDS] == epoch and self._words[_DURABLE] >= seq)"),
+    ),
+    _mutant(
+        "held-turn-is-a-refusal",
+        "Who waits for a stopped process's sync is told 'unknown', because his line is written.",
+        (FILE, "        except LockHeld as error:  # our", "        except ZeroDivisionError as error:  # our"),
+    ),
+    _mutant(
+        "refused-when-sync-failed",
+        "After a failed sync the answer is 'unknown', because the batch may come back.",
+        (
+            FILE,
+            "            raise _unknown(self._directory, error) from error\n\n    def _look_after",
+            "            raise Refused(str(error)) from error\n\n    def _look_after",
+        ),
     ),
 )
 
@@ -259,18 +287,26 @@ MARKS = (
     _mutant(
         "dirty-believed",
         "A page with the dirty mark is not believed.",
-        (FILE, "reading.this_boot and not reading.dirty and", "reading.this_boot and"),
+        (
+            FILE,
+            "if not reading.this_boot or reading.dirty or reading.poisoned:",
+            "if not reading.this_boot or reading.poisoned:",
+        ),
     ),
     _mutant(
         "tail-not-compared",
-        "A page is believed only if the segment ends where it says.",
-        (FILE, "return left_in_order and self._tail.follows(reading.head)", "return left_in_order"),
+        "A page is believed at first only if the segment ends where it says.",
+        (FILE, "return trusted or self._tail.follows(reading.head)", "return trusted or reading.head.seq >= 0"),
     ),
     _mutant(
         "neither-dirty-nor-compared",
         "Either the mark or the segment's end tells that a line was begun.",
-        (FILE, "reading.this_boot and not reading.dirty and", "reading.this_boot and"),
-        (FILE, "return left_in_order and self._tail.follows(reading.head)", "return left_in_order"),
+        (
+            FILE,
+            "if not reading.this_boot or reading.dirty or reading.poisoned:",
+            "if not reading.this_boot or reading.poisoned:",
+        ),
+        (FILE, "return trusted or self._tail.follows(reading.head)", "return trusted or reading.head.seq >= 0"),
     ),
     _mutant(
         "no-syncing-mark",
@@ -285,18 +321,18 @@ MARKS = (
     _mutant(
         "page-of-any-boot",
         "The page dies with the boot.",
-        (PAGE, "this_boot=self.dies_with_boot and words[1] == self._boot", "this_boot=True"),
+        (PAGE, "this_boot=self._boot != 0 and words[1] == self._boot", "this_boot=True"),
     ),
     _mutant(
         "page-without-boot",
         "Where the system does not name its boots no page is believed.",
-        (PAGE, "this_boot=self.dies_with_boot and words[1]", "this_boot=words[1]"),
+        (PAGE, "this_boot=self._boot != 0 and words[1]", "this_boot=words[1]"),
         (RECOVERY, "    if not page.dies_with_boot:", "    if page is None:"),
     ),
     _mutant(
         "page-not-verified",
         "A head counts only by its checksum.",
-        (PAGE, "and check == zlib.crc32(", "and check + 1 > 0 * zlib.crc32("),
+        (PAGE, "or check != zlib.crc32(", "or check < 0 * zlib.crc32("),
     ),
     _mutant(
         "generation-before-slot",
@@ -306,7 +342,7 @@ MARKS = (
             "        slot = (head.epoch,",
             "        self._env.store(self._words, _GENERATION, generation)\n        slot = (head.epoch,",
         ),
-        (PAGE, "and check == zlib.crc32(", "and check + 1 > 0 * zlib.crc32("),
+        (PAGE, "or check != zlib.crc32(", "or check < 0 * zlib.crc32("),
     ),
     _mutant(
         "marks-cleared-before-head",
@@ -321,7 +357,22 @@ MARKS = (
     _mutant(
         "newer-segment-not-seen",
         "A page is believed only if no segment is newer than the one it names.",
-        (TAIL, "if self._env.file_id_at(self._name_after) is not None:", "if head.seq < 0:"),
+        (TAIL, "if self._names.file_id_at(self._name_after) is not None:", "if head.seq < 0:"),
+    ),
+    _mutant(
+        "page-that-goes-back-trusted",
+        "A page whose generation went back was put back, and is held against the files again.",
+        (FILE, "self._trusted[0] is page and self._trusted[1] <= reading.generation", "self._trusted[0] is page"),
+    ),
+    _mutant(
+        "another-page-trusted",
+        "Another page is held against the files, whatever was found about the one before.",
+        (FILE, "self._trusted[0] is page and self._trusted[1]", "self._trusted[1]"),
+    ),
+    _mutant(
+        "watermark-above-head-believed",
+        "A page that calls more durable than it says was written is broken.",
+        (PAGE, "            or durable > seq\n", ""),
     ),
 )
 
@@ -354,7 +405,11 @@ POISON = (
     _mutant(
         "append-to-poisoned",
         "Nothing is appended to a poisoned log before a recovery.",
-        (FILE, "not reading.dirty and not reading.poisoned", "not reading.dirty"),
+        (
+            FILE,
+            "if not reading.this_boot or reading.dirty or reading.poisoned:",
+            "if not reading.this_boot or reading.dirty:",
+        ),
     ),
     _mutant(
         "wait-in-poison",
@@ -371,8 +426,8 @@ POISON = (
         "A sync that was refused is not taken for one that is done.",
         (
             COMMIT,
-            'return "done" if self._sync(page, epoch) else "refused"',
-            'return "done" if self._sync(page, epoch) else "done"',
+            'not reading.this_boot:\n                return "refused"',
+            'not reading.this_boot:\n                return "done"',
         ),
     ),
 )
@@ -419,11 +474,7 @@ RECOVERING = (
     _mutant(
         "recovery-trusts-the-cache",
         "What is not proven to be on the disk is written again into a new file.",
-        (
-            RECOVERY,
-            "unproven = segments.scan(chain, proven, env=env, last=end.seq)",
-            "proven, unproven = end, iter(())",
-        ),
+        (RECOVERY, "    seen, end = end, proven\n", "    seen = proven = end\n"),
     ),
     _mutant(
         "recovery-forgets-the-unproven",
@@ -501,6 +552,15 @@ RECOVERING = (
         "written-segment-left-behind",
         "A segment that was written to is not left behind, whatever an old page says.",
         (RECOVERY, "if position.seq > newest.header.durable:", "if position.seq < 0:"),
+    ),
+    _mutant(
+        "recovery-copies-what-it-saw-first",
+        "What a recovery copies and calls durable is what it read last.",
+        (
+            RECOVERY,
+            "        payloads += [payload for _, payload in batches]\n        end = position\n",
+            "        payloads += [payload for _, payload in batches]\n    end = seen\n",
+        ),
     ),
 )
 
@@ -581,17 +641,22 @@ READING = (
     _mutant(
         "page-found-once",
         "A page that lost its name is not looked at any more.",
-        (FILE, "if self._pages and self._pages[-1].current:", "if self._pages:"),
+        (FILE, "if self._pages and self._pages[-1].current(names):", "if self._pages:"),
     ),
     _mutant(
         "page-not-asked-again-in-turn",
         "The page is asked again in the sync turn whether it still has its name.",
-        (COMMIT, "reading = page.read() if page.current else None", "reading = page.read()"),
+        (COMMIT, "reading = page.read() if page.current(self.turns.names) else None", "reading = page.read()"),
     ),
     _mutant(
         "old-page-kept",
         "Who waits goes on with the page that has the name after a recovery.",
         (FILE, "                page = self._pages[-1]\n", ""),
+    ),
+    _mutant(
+        "names-never-looked-at-again",
+        "What the names mean is asked again at the beginning of each turn.",
+        (TURNS, "            self.names.look()\n", "            self.names.stamp or self.names.look()\n"),
     ),
 )
 
@@ -614,7 +679,7 @@ LOCKS = (
     _mutant(
         "lock-of-a-removed-file",
         "A lock counts only while its file still has the name.",
-        (TURNS, "if self._env.file_id_at(self._name) == self._file:", "if self._file:"),
+        (TURNS, "if self.names.file_id_at(self._name) == self._file:", "if self._file:"),
     ),
     _mutant(
         "running-holder-killed",
@@ -634,20 +699,20 @@ LOCKS = (
     _mutant(
         "registered-by-number-only",
         "Who signed is told from a later process of its number, and from one of another container.",
-        (PAGE, "if not ours or namespace != self._namespace or", "if not ours or"),
+        (PAGE, "namespace != self._namespace or", "namespace < 0 or"),
     ),
     _mutant(
         "bell-not-rung",
         "Whoever ends a turn wakes those who wait.",
-        (TURNS, "        self.ring()\n", ""),
+        (TURNS, "            bell.ring(1)\n", "            bell.heard()\n"),
     ),
 )
 
 SPEED = (
     _mutant(
         "bell-heard-too-late",
-        "The bell is asked before looking, or its ringing could be slept through.",
-        (FILE, "                turns.sleep(heard)\n", "                turns.sleep(turns.heard())\n"),
+        "The bells are asked before trying, or their ringing could be slept through.",
+        (FILE, "page.sleep_until_round(mine.seq, heard)", "page.sleep_until_round(mine.seq, page.heard())"),
     ),
     _mutant(
         "sync-in-any-epoch",
@@ -658,6 +723,11 @@ SPEED = (
         "sync-in-any-boot",
         "Who waits syncs only by a page of this boot.",
         (COMMIT, " or not reading.this_boot:", ":"),
+    ),
+    _mutant(
+        "rounds-not-rung",
+        "Whoever ends a sync wakes those whom it covered.",
+        (COMMIT, "            page.ring_round(which)  # also", "            # also"),
     ),
 )
 
