@@ -277,7 +277,7 @@ class Workload(Fate):
 
     def check_snapshot(self, world: SimulatedWorld) -> Iterator[str]:
         """The newest snapshot that was acknowledged is there, or the one that was being made."""
-        if self.saved is not None and (self.saved, self.saving) != (0, 0):
+        if self.saved is not None:
             env = world.process()
             log = FileLog(DIRECTORY, env=env)
             found = SnapshotDirectory(SNAPSHOTS, env=env).newest("all", 1, log=log.uuid, seq_max=log.durable)
@@ -310,13 +310,15 @@ class _Nested(Fate):
         """Crash a copy here."""
         self._gestures += 1
         if self._chosen is None or self._gestures in self._chosen:
-            self._crash(_nothing, lambda directory: dict(directory.disk))
-            self._crash(None, None)
+            if self._chosen is None or self._gestures % 2:
+                self._crash(_nothing, lambda directory: dict(directory.disk))
+            if self._chosen is None or not self._gestures % 2:
+                self._crash(None, None)
         return None
 
     def _crash(self, content: Contents | None, names: Names | None) -> None:
         twin = self._world.copy(self._gestures)
-        if content is not None or self._gestures % 2:
+        if content is not None or self._gestures % 4:
             twin.power_cut(content, names)
         self._workload.report.states += 1
         self._workload.report.nested += 1
