@@ -64,7 +64,7 @@ class Salvaged(msgspec.Struct, frozen=True, kw_only=True):
     stretches: tuple[Stretch, ...]  # in the order of the file
     sure: int  # how many batches of them are proven, or as good as
     durable: int  # the highest watermark that stands in something proven
-    unfinished: int  # the number of a damaged last line that is there to its end; 0: there is none
+    unfinished: int  # the number that the last of the damaged lines at the end must have had; 0: there is none
 
 
 class _Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ class _Piece(msgspec.Struct, frozen=True, kw_only=True):
     stated: int | None  # its checksum, as far as it can be read
     ended: bool  # by its own line feed
     computed: int | None = None  # its checksum by its bytes, if what stood before it is known
-    before_known: bool = False
+    expected: int = 0  # the number it must have by what stands before it, if that is known
 
     @property
     def seq(self) -> int:
@@ -205,7 +205,7 @@ class _Reader:
         return header if header is not None and header.segment == self._segment else None
 
     def _believe(self, header: Header, end: int) -> None:
-        self._begin = end
+        self._begin = self._end = end
         self._header, self._last = header, header.first_seq - 1
         self._durable = max(self._durable, header.durable)
 
@@ -218,7 +218,7 @@ class _Reader:
                 self._accept(piece.offset, piece.raw, line, plain=piece.ended)
                 return
             # a line that is missing between the two leaves what stood before this one unknown
-            follows = piece.seq in (0, self._last + 1)
+            follows = piece.seq in (0, self._last + 1) or piece.offset <= self._end
             self._hold(piece, self._known if follows else None)
             return
         pending = self._pending
@@ -235,10 +235,11 @@ class _Reader:
     def _hold(self, piece: _Piece, known: int | None) -> None:
         """Keep a piece until what follows tells more; if its digits are nearly right, only they are damaged."""
         computed = None if known is None else self._computed(piece.raw, known)
-        held = msgspec.structs.replace(piece, computed=computed, before_known=known is not None)
+        expected = 0 if known is None else self._last + 1
+        held = msgspec.structs.replace(piece, computed=computed, expected=expected)
         self._pending, self._known = held, None
         if piece.ended and piece.ends_like_a_line:
-            self._unfinished = piece.seq if piece.seq > self._last and self._fits(piece) else self._last + 1
+            self._unfinished = max(self._unfinished, self._last) + 1  # counted: the number in it may be damaged
         if computed is not None and (_near(piece.raw, computed) or computed in self._proofs.get(piece.seq, ())):
             self._settle(proven=True)
             self._known = computed
@@ -249,7 +250,7 @@ class _Reader:
         assert pending is not None
         if proven:
             self._prove(pending)
-        elif not pending.before_known:
+        else:
             self._doubt(pending, behind)
 
     def _prove(self, piece: _Piece) -> None:
@@ -268,14 +269,18 @@ class _Reader:
         found = payload_of(piece.raw)
         if found is None or piece.stated is None or not self._believable(found[1]):
             return
+        if found[0] == piece.expected:
+            return  # its bytes do not give the checksum that they should
         supported = found[0] + 1 == behind or piece.stated in self._proofs.get(found[0], ())
-        if supported or (not behind and self._fits(piece)):
+        if supported or (not behind and not piece.expected and self._fits(piece)):
             self._add(piece.offset, piece.raw, found[0], proven=False, plain=False, supported=supported)
 
     def _fits(self, piece: _Piece) -> bool:
         """Whether its number may stand here: there was room for all lines before it."""
-        before = 0 if self._header is None else self._header.first_seq - 1
-        return before < piece.seq and (before == 0 or piece.seq <= before + 1 + piece.offset // LINE_BYTES_MIN)
+        if self._header is None:
+            return True  # all segments together tell
+        first = self._header.first_seq
+        return first <= piece.seq <= first + piece.offset // LINE_BYTES_MIN
 
     def _accept(self, offset: int, raw: bytes, line: Line, *, plain: bool) -> None:
         if self._clean and line.seq == self._clean_seq + 1:

@@ -321,6 +321,7 @@ def judge(image: Image, found: Examination, log: dict[int, bytes]) -> None:
         elif seq in log and log[seq] != data:
             assert seq in doubtful | lost, f"batch {seq} is another one, without a word"
     top = max(image.acknowledged, default=0)
+    assert len(log) <= top + 1, f"numbers that nobody ever had: {top + 1} to {len(log)}"
     name = json.loads(image.original[image.segments()[0]].partition(b"\n")[0])["log"]
     if found.log == name and image.files.get("page") == image.original["page"]:
         assert len(log) >= top, "the page knows of more batches than the mended log has"

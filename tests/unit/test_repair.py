@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -476,3 +477,138 @@ def test_cut_at_every_gesture_it_is_the_old_log_or_the_new(directory: Path, name
         mend(where, where.with_name(f"backup {cuts} again"), placeholder=placeholder, env=ENV)
         assert batches(where) == expected
     assert cuts > len(GESTURES)
+
+
+# ---- what rarely happens ---------------------------------------------------------------------------------------------
+
+
+def test_without_a_directory_there_is_no_log(tmp_path: Path) -> None:
+    """Nothing was ever there; that is not damage."""
+    with pytest.raises(NotFound, match="coord init"):
+        examine(tmp_path / "nowhere", env=ENV)
+
+
+@pytest.mark.parametrize("data", [b"", bytes(100)], ids=["empty", "short"])
+def test_a_page_that_is_too_short_is_none(directory: Path, data: bytes) -> None:
+    """It is noted, and set up anew by repair as well."""
+    (directory / "page").write_bytes(data)
+    change(directory / SECOND, b"batch 4", b"bitch 4")
+    found = examine(directory, env=ENV)
+    assert any("the page is missing" in note for note in found.notes)
+    assert repaired(directory).keys() == ALL.keys()
+
+
+def test_what_a_log_holds_besides_files_is_not_copied(directory: Path) -> None:
+    """A directory that somebody put there stays where it is."""
+    change(directory / SECOND, b"batch 4", b"bitch 4")
+    (directory / "mine").mkdir()
+    repaired(directory)
+    assert (directory / "mine").is_dir()
+    assert not (directory.with_name("repair") / "1" / "mine").exists()
+
+
+@pytest.mark.parametrize("change_to", [b"", b'{"seq":7,"durable":0,"n":0,"sum":"00000000"}\n' * 200])
+def test_a_file_that_changes_while_it_is_read_is_refused(directory: Path, change_to: bytes) -> None:
+    """Somebody who takes no lock writes to it: nothing of that is published."""
+    found = examine(directory, env=ENV)
+    (directory / FIRST).write_bytes(change_to)
+    with pytest.raises(LogDamaged, match="while it was read"):
+        dict(read(found, 0, placeholder=placeholder, env=ENV))
+
+
+def test_a_line_that_stands_elsewhere_is_found_and_the_place_where_it_is_missed_is_named(directory: Path) -> None:
+    """Rubble stands between two whole lines: every batch is intact, and yet the kernel cannot read on."""
+    line = line_of(directory / THIRD, 8)
+    change(directory / THIRD, line, b"rubble\n" + line)
+    found = examine(directory, env=ENV)
+    assert numbers(found, Fate.INTACT) == [*range(1, 10)]
+    (damage,) = found.damages
+    assert (damage.path.name, damage.length) == (THIRD, 0)
+    data = (directory / THIRD).read_bytes()
+    assert data[damage.offset :].startswith(b"rubble")
+    assert repaired(directory) == ALL
+
+
+def test_a_damaged_number_is_no_other_number(directory: Path) -> None:
+    """What follows a proven line has the next number, whatever stands in it: nobody waits for batch 900."""
+    (directory / "page").unlink()
+    change(directory / THIRD, b'{"seq":9,', b'{"seq":900,')
+    found = examine(directory, env=ENV)
+    assert (found.head, numbers(found, Fate.DOUBTFUL)) == (9, [9])
+
+
+def test_a_damaged_number_far_out_is_not_believed_where_nothing_is_known(directory: Path) -> None:
+    """Without a header a line may have any number, but not one for which its file had no room."""
+    for path in (directory / FIRST, directory / SECOND):
+        path.unlink()
+    (directory / "page").unlink()
+    header, _, rest = (directory / THIRD).read_bytes().partition(b"\n")
+    first = rest.partition(b"\n")[0]
+    (directory / THIRD).write_bytes(bytes(len(header)) + b"\n" + first.replace(b'"seq":6', b'"seq":600000') + b"\n")
+    assert examine(directory, env=ENV).head < 20
+
+
+def test_two_damaged_lines_at_the_end_are_two_doubtful_numbers(directory: Path) -> None:
+    """They are counted by their ends, because the numbers in them may be damaged too."""
+    (directory / "page").unlink()
+    change(directory / THIRD, b"batch 8", b"botch 8")
+    change(directory / THIRD, b"batch 9", b"botch 9")
+    assert numbers(examine(directory, env=ENV), Fate.DOUBTFUL) == [8, 9]
+
+
+def test_a_line_of_damaged_digits_must_be_json(tmp_path: Path) -> None:
+    """What the kernel would never give back as an object is not kept on the word of a neighbour alone."""
+    where = tmp_path / "log"
+    create(where)
+    log = FileLog(where)
+    for after, data in enumerate([payload(1), b'{"n":,}', payload(3)]):
+        log.append(data, after=after)
+    log.close()
+    change(where / FIRST, line_of(where / FIRST, 2)[-10:-2], b"########")
+    assert numbers(examine(where, env=ENV), Fate.LOST) == [2]
+
+
+def test_a_segment_filled_with_line_feeds_is_read_in_no_time(directory: Path) -> None:
+    """Any number of them is no line."""
+    with (directory / THIRD).open("ab") as file:
+        file.write(b"\n" * 400_000)
+    assert examine(directory, env=ENV).whole
+
+
+def test_much_is_written_in_pieces(tmp_path: Path) -> None:
+    """A segment larger than what is written at once comes out the same."""
+    where = tmp_path / "log"
+    create(where)
+    log = FileLog(where)
+    for after in range(12):
+        log.append(b'{"n":%d,"text":"%b"}' % (after + 1, b"x" * 150_000), after=after)
+    log.close()
+    before = batches(where)
+    change(where / FIRST, b'"n":1,', b'"m":1,')
+    mend(where, tmp_path / "backup", placeholder=placeholder, env=ENV)
+    after_ = batches(where)
+    assert (len(after_), {seq for seq in before if after_[seq] != before[seq]}) == (12, {1})
+
+
+class Full(Env):
+    """No room for a new page."""
+
+    def open_write(self, path: Path) -> int:
+        self.page = super().open_write(path) if path.name == "page" else -1
+        return self.page if path.name == "page" else super().open_write(path)
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> int:
+        if descriptor == getattr(self, "page", -1):
+            raise OSError(errno.ENOSPC, "no room")
+        return super().write(descriptor, data, offset)
+
+
+def test_no_room_for_a_page_leaves_the_repaired_log_to_recovery(directory: Path) -> None:
+    """The segment is there, so whoever comes next finds a whole log without a page."""
+    change(directory / SECOND, b"batch 4", b"bitch 4")
+    (directory / "page").unlink()
+    with pytest.raises(OSError, match="no room"):
+        mend(directory, directory.with_name("backup"), placeholder=placeholder, env=Full())
+    assert examine(directory, env=ENV).whole
+    append(directory, 10)
+    assert batches(directory).keys() == set(range(1, 11))
