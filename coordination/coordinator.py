@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from coordination import __version__, context, files, filesystem, locks, roles, shipped
+from coordination import __version__, context, files, filesystem, locks, repair, roles, shipped
 from coordination import log as logs
 from coordination import settings as settings_
-from coordination.errors import LogDamaged, NotFound, Refused, Rejected, SettingsError, Unsuitable, UsageError
+from coordination.errors import LockHeld, LogDamaged, NotFound, Refused, Rejected, SettingsError, Unsuitable, UsageError
 from coordination.inbox import Inbox
+from coordination.log import examination
 from coordination.log import file as file_log
 from coordination.model import commands, taskfile
 from coordination.model import events as e
@@ -28,7 +29,7 @@ from coordination.model.state import Core, State
 from coordination.policy import Policies
 from coordination.policy import shipped as shipped_policies
 from coordination.settings import Settings
-from coordination.store import SnapshotDirectory, Store, digest
+from coordination.store import Moment, Progress, SnapshotDirectory, Store, digest, replay
 from coordination.workspaces import Repository, Workspaces, discover
 
 STATE_DIRECTORY = ".coordination"
@@ -167,13 +168,19 @@ class Coordinator:
         _remember(home)
         if not _has_log(home):
             _refuse_lost_log(home, self.workspaces)
+            if (home.log / "page").exists():
+                raise examination.hopeless(home.log, "every segment is missing, but there was a log: its page is there")
             raise Refused(f"{home.state} has no log yet: run `coord init` first")
 
     @cached_property
     def store(self) -> Store[State]:
         """The log and the state folded from it."""
-        snapshots = SnapshotDirectory(self.home.state / "snapshots")
-        return Store(logs.connect(f"file:{self.home.log}", ours=self._ours), Core(), snapshots, now=self.now)
+        return Store(logs.connect(f"file:{self.home.log}", ours=self._ours), Core(), self.snapshots, now=self.now)
+
+    @cached_property
+    def snapshots(self) -> SnapshotDirectory:
+        """Saved states; any of them may vanish."""
+        return SnapshotDirectory(self.home.state / "snapshots")
 
     @cached_property
     def settings(self) -> Settings:
@@ -210,26 +217,62 @@ class Coordinator:
     def history(self, since: int = 0, task: str = "") -> Iterator[dict[str, Any]]:
         """Events after batch ``since`` as flat objects; what is not proven durable is labelled ``unproven``."""
         log = self.store.log
-        for seq, payload in log.read(since, upto="head"):
+        for seq, payload in log.read(max(since, log.base), upto="head"):
             for record in e.decode(seq, payload):
                 if task and getattr(record.event, "task", "").lower() != task.lower():
                     continue
                 row = e.described(record)
                 yield row | {"unproven": True} if seq > log.durable else row
 
-    def replay(self, upto_seq: int | None = None, upto_time: float | None = None) -> tuple[int, State]:
-        """Fold the state from the log alone, up to and including a sequence number or an instant; writes nothing."""
-        log, core = logs.connect(f"file:{self.home.log}"), Core()
-        state, reached = core.initial(), 0
-        for seq, payload in log.read(0, upto="durable"):
-            records = e.decode(seq, payload)
-            past = upto_time is not None and records and records[0].at > upto_time
-            if past or (upto_seq is not None and seq > upto_seq):
-                break
-            for record in records:
-                state = core.fold(state, record)
-            reached = seq
-        return reached, state
+    def replay(
+        self,
+        upto_seq: int | None = None,
+        upto_time: float | None = None,
+        *,
+        trusting: bool = False,
+        digests_at: Collection[int] = (),
+        progress: Progress | None = None,
+    ) -> Moment[State]:
+        """Fold the state from the log alone, as ``store.replay`` does, on a connection of its own; writes nothing."""
+        log = logs.connect(f"file:{self.home.log}")
+        try:
+            return replay(
+                log,
+                Core(),
+                self.snapshots,
+                upto_seq=upto_seq,
+                upto_time=upto_time,
+                trusting=trusting,
+                digests_at=digests_at,
+                progress=progress,
+            )
+        finally:
+            log.close()
+
+    def examine_log(self) -> repair.Report:
+        """What of the log and the snapshots is damaged; writes nothing. Works, like ``repair_log``, on any damage."""
+        return repair.examine(self.home.state, self._acknowledged())
+
+    def repair_log(self) -> repair.Report:
+        """Put it right, after a backup. Raises LockHeld while a supervisor runs or somebody writes to the log."""
+        held = locks.hold(self.supervisor_lock)
+        if held is None:
+            who = locks.holder(self.supervisor_lock)
+            pid = f"pid {who.pid}" if who else "a process that did not sign"
+            raise LockHeld(
+                f"a supervisor runs: {pid} holds {self.supervisor_lock}. Nothing was changed. Run: coord stop",
+                holder=str(who),
+            )
+        with held:
+            return repair.mend(self.home.state, self._acknowledged(), self.now())
+
+    def _acknowledged(self) -> dict[str, int]:
+        """How far the repository itself remembers the log."""
+        try:
+            trace = self.workspaces.read_log_ref()
+        except LogDamaged:
+            trace = None
+        return {} if trace is None else {trace.uuid: trace.seq}
 
     def digest(self, state: State) -> str:
         """SHA-256 of a state in canonical form: equal states, equal digests."""
@@ -330,10 +373,11 @@ class Coordinator:
 
 
 def parse_moment(text: str) -> float:
-    """An RFC 3339 instant, or seconds since the epoch. Raises UsageError."""
+    """An RFC 3339 instant as seconds since the epoch; without a zone it is local time. Raises UsageError."""
     from datetime import datetime
 
     try:
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise UsageError(f"{text!r} is neither a sequence number nor a time like 2026-01-31T12:00:00Z") from None
+    except (ValueError, OverflowError):
+        expected = "a sequence number or a time like 2026-01-31T12:00:00Z (without a zone: local time)"
+        raise UsageError(f"expected {expected}, found {text!r}") from None

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs what the continuous integration runs: test.sh
 # Runs some tests only, without the checks before them: test.sh tests/unit -k name
+# Searches for faults for as long as an hour and keeps the table in docs/proof.md: test.sh --tier2
 # Measures us beside others, and prints a table:        test.sh --benchmarks [--quick] [--only P1,P2] [--help]
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
@@ -17,6 +18,10 @@ fi
 prepare dev
 export PATH="$venv/bin:$PATH"
 unset PYTHONPATH PYTHONHOME COORDINATION_HOME
+if [ "${1-}" = --tier2 ]; then
+  shift
+  exec python -m pytest -n auto tests/laboratory --tier 2 --proof docs/proof.md "$@"
+fi
 if [ $# -gt 0 ]; then exec python -m pytest "$@"; fi
 
 prepare_claude
@@ -30,4 +35,7 @@ check mypy
 check lint-imports --no-cache --no-logo
 check shellcheck --external-sources scripts/*.sh .ci/run
 say "== pytest"
-exec python -m pytest -n auto --cov --cov-report=term-missing
+python -m pytest -n auto --cov --cov-report=term-missing --ignore tests/laboratory
+# by itself and without the measuring of coverage, which halves how much it can search
+say "== laboratory"
+exec python -m pytest -n auto tests/laboratory

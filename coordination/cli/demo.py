@@ -176,15 +176,14 @@ class _Demo:
         states: dict[str, int] = {}
         for task in state.tasks.values():
             states[str(task.status)] = states.get(str(task.status), 0) + 1
-        seq, replayed = coordinator.replay()
-        equal = coordinator.digest(replayed) == coordinator.digest(state)
+        replayed = coordinator.replay()
+        equal = coordinator.digest(replayed.state) == coordinator.digest(state)
         click.echo(f"tasks:     {len(state.tasks)} ({', '.join(f'{n} {name}' for name, n in sorted(states.items()))})")
         click.echo(
             f"runs:      {len(runs)}, of which {sum(bool(run.model) for run in runs)} were Claude Code processes"
         )
-        click.echo(
-            f"log:       {seq} batches; state replayed from it {'equals' if equal else 'DIFFERS FROM'} the live state"
-        )
+        same = "equals" if equal else "DIFFERS FROM"
+        click.echo(f"log:       {replayed.seq} batches; state replayed from it {same} the live state")
         click.echo(f"spend:     {state.cost_usd:.4f} USD in play money, at list prices")
         click.echo(f"time:      {time.monotonic() - self.began:.0f} s")
         click.echo(

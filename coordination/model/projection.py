@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from coordination.model.events import Record
 
@@ -30,10 +30,10 @@ class Projection(Protocol[S]):
         """The state after ``record``. Consumes ``state``: may change and return it; nobody uses the old one again."""
         ...
 
-    def dump(self, state: S) -> Any:
-        """The state as JSON values. Equal states give equal dumps."""
+    def dump(self, state: S) -> bytes:
+        """All of the state as JSON on one line. The same records give the same bytes, however they were folded."""
         ...
 
-    def load(self, value: Any) -> S:
-        """The state that ``dump`` wrote."""
+    def load(self, dump: bytes) -> S:
+        """The state that was dumped: folding on from it gives what folding on from the original gives."""
         ...

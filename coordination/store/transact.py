@@ -16,7 +16,7 @@ from coordination.errors import Conflict
 from coordination.log import Log
 from coordination.model.events import AnyEvent, Record, decode, encode
 from coordination.model.projection import Projection
-from coordination.store.snapshot import Snapshot, SnapshotDirectory, digest
+from coordination.store.snapshot import Snapshot, SnapshotDirectory, digest, start, uncovered
 
 S = TypeVar("S")
 
@@ -30,8 +30,7 @@ class Transaction(Generic[S]):
     events: tuple[AnyEvent, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Folded(Generic[S]):
+class _Folded(msgspec.Struct, Generic[S], frozen=True, kw_only=True):
     state: S
     seq: int
     epoch: int  # of the log when it was read; in another one the batches above the watermark may be others
@@ -48,6 +47,7 @@ class Store(Generic[S]):
         self._snapshots = snapshots
         self._now = now
         self._folded: _Folded[S] | None = None
+        self._snapshot_seq = 0
 
     @property
     def log(self) -> Log:
@@ -110,9 +110,9 @@ class Store(Generic[S]):
 
     @property
     def snapshot_seq(self) -> int:
-        """The batch that the newest usable snapshot includes last; 0 when there is none."""
-        saved = self._saved()
-        return 0 if saved is None else saved.seq
+        """The batch that the snapshot we started from or saved last includes last; 0 when there is none."""
+        self._current()
+        return self._snapshot_seq
 
     def snapshot(self) -> int:
         """Save the state, once everything in it is durable; the batch it includes last. Raises OSError, LogDamaged."""
@@ -129,6 +129,7 @@ class Store(Generic[S]):
                     state=self._projection.dump(folded.state),
                 )
             )
+            self._snapshot_seq = folded.seq
         return folded.seq
 
     def _current(self) -> _Folded[S]:
@@ -143,28 +144,20 @@ class Store(Generic[S]):
             self._folded = None  # the log was recovered: what we folded above the watermark may be void
 
     def _base(self) -> _Folded[S]:
-        """Where folding starts: a snapshot of durable facts, or nothing."""
+        """Where folding starts: a snapshot of durable facts, or nothing. Raises LogDamaged."""
         epoch = self._log.epoch
-        saved = self._saved()
-        if saved is not None:
-            try:
-                return _Folded(state=self._projection.load(saved.state), seq=saved.seq, epoch=epoch)
-            except (KeyError, TypeError, ValueError, msgspec.MsgspecError):
-                pass  # disposable: whatever is wrong with it, the log has it all
-        return _Folded(state=self._projection.initial(), seq=0, epoch=epoch)
-
-    def _saved(self) -> Snapshot | None:
-        if self._snapshots is None:
-            return None
-        name, version = self._projection.name, self._projection.version
-        return self._snapshots.newest(name, version, log=self._log.uuid, seq_max=self._log.durable)
+        found = start(self._log, self._projection, self._snapshots, seq_max=self._log.durable)
+        if found is None:
+            raise uncovered(self._log, self._snapshots)
+        self._snapshot_seq = found.seq
+        return _Folded(state=found.state, seq=found.seq, epoch=epoch)
 
     def _fold(self, base: _Folded[S], batches: Iterable[tuple[int, bytes]]) -> _Folded[S]:
         self._folded = None  # folding consumes the state: whoever breaks off in the middle leaves none behind
-        state, last = base.state, base.seq
+        state, last, fold = base.state, base.seq, self._projection.fold
         for seq, payload in batches:
             for record in decode(seq, payload):
-                state = self._projection.fold(state, record)
+                state = fold(state, record)
             last = seq
         self._folded = _Folded(state=state, seq=last, epoch=base.epoch)
         return self._folded

@@ -17,6 +17,7 @@ from coordination.testing.world import Fate, Fault, Killed, SimulatedEnv, Simula
 
 DIRECTORY = Path("/state/log")
 _FILL_BYTES = 1 << 9
+_GESTURES_MAX = 20_000  # of one recovery; a few hundred are usual
 Batches = Sequence[tuple[int, str]]  # number and value
 
 
@@ -97,6 +98,7 @@ def recover(world: SimulatedWorld, ledger: Ledger, segment_bytes: int) -> list[s
     Raises Killed when the world's fate says so; whatever was acknowledged until then stands in the ledger.
     """
     wrong: list[str] = []
+    world.gestures_left = _GESTURES_MAX
     try:
         _recover(world.process(), world.process(), ledger, segment_bytes, wrong)
     except Exception as error:  # noqa: BLE001 - whatever it is, a log after a crash must not raise it

@@ -435,7 +435,7 @@ def _snapshots(place: Path) -> Iterator[str]:
     if newest and found is None:
         yield f"snapshot {newest} was saved, and there is none"
     if found is not None and (found.seq < newest or found.state != saved(found.seq).state):
-        yield f"snapshot {newest} was saved, and the newest is {found.seq}: {found.state}"
+        yield f"snapshot {newest} was saved, and the newest is {found.seq}: {found.state!r}"
 
 
 def _published(place: Path) -> Iterator[str]:

@@ -92,16 +92,18 @@ class File:
 class Directory:
     """Names: ``entries`` is what everybody sees, ``disk`` what a power cut leaves for certain."""
 
-    __slots__ = ("changes", "disk", "entries", "number")
+    __slots__ = ("changed", "changes", "disk", "entries", "number")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.entries: dict[str, Node] = {}
         self.disk: dict[str, Node] = {}
         self.changes: list[Naming] = []
+        self.changed = 0  # how often: stands for the time of the last change
 
     def change(self, naming: Naming) -> None:
         """Let everybody see it, and the disk perhaps."""
+        self.changed += 1
         name(self.entries, naming)
         self.changes.append(naming)
 
@@ -110,6 +112,14 @@ class Directory:
         for naming in self.changes:
             name(self.disk, naming)
         self.changes = []
+
+    def forget(self, arrived: dict[str, Node]) -> None:
+        """Fail to sync: these names are on the disk; everybody goes on seeing the others, and no sync brings them.
+
+        A new directory is not forgotten, because nobody could know that, nor do anything about it.
+        """
+        self.disk = arrived
+        self.changes = [change for change in self.changes if isinstance(change[2], Directory)]
 
     def restart(self, arrived: dict[str, Node]) -> None:
         """Begin anew after a power cut, from what arrived."""

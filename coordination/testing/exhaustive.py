@@ -174,7 +174,8 @@ class Workload(Fate):
         """Publish a snapshot of everything durable."""
         log = self.connected()
         self.saving = log.durable
-        snapshot = Snapshot(projection="all", version=1, seq=self.saving, log=log.uuid, state={"seq": self.saving})
+        state = b'{"seq":%d}' % self.saving
+        snapshot = Snapshot(projection="all", version=1, seq=self.saving, log=log.uuid, state=state)
         SnapshotDirectory(SNAPSHOTS, env=self.world.process()).save(snapshot)
         self.saved, self.saving = self.saving, None
 
@@ -276,11 +277,11 @@ class Workload(Fate):
 
     def check_snapshot(self, world: SimulatedWorld) -> Iterator[str]:
         """The newest snapshot that was acknowledged is there, or the one that was being made."""
-        if self.saved is not None and (self.saved, self.saving) != (0, 0):
+        if self.saved is not None:
             env = world.process()
             log = FileLog(DIRECTORY, env=env)
             found = SnapshotDirectory(SNAPSHOTS, env=env).newest("all", 1, log=log.uuid, seq_max=log.durable)
-            if found is None or found.seq not in (self.saved, self.saving) or found.state != {"seq": found.seq}:
+            if found is None or found.seq not in (self.saved, self.saving) or found.state != b'{"seq":%d}' % found.seq:
                 yield f"snapshot {self.saved} was acknowledged, and there is {found}"
 
 
@@ -309,13 +310,15 @@ class _Nested(Fate):
         """Crash a copy here."""
         self._gestures += 1
         if self._chosen is None or self._gestures in self._chosen:
-            self._crash(_nothing, lambda directory: dict(directory.disk))
-            self._crash(None, None)
+            if self._chosen is None or self._gestures % 2:
+                self._crash(_nothing, lambda directory: dict(directory.disk))
+            if self._chosen is None or not self._gestures % 2:
+                self._crash(None, None)
         return None
 
     def _crash(self, content: Contents | None, names: Names | None) -> None:
         twin = self._world.copy(self._gestures)
-        if content is not None or self._gestures % 2:
+        if content is not None or self._gestures % 4:
             twin.power_cut(content, names)
         self._workload.report.states += 1
         self._workload.report.nested += 1

@@ -60,9 +60,8 @@ def mark_unfinished(place: Path, env: Env, mark: Mark = "dirty") -> None:
 
 def saved(number: int) -> Snapshot:
     """A snapshot whose state can be told to be that of its number."""
-    return Snapshot(
-        projection=PROJECTION, version=1, seq=number, log="any", state={"seq": number, "more": "x" * number}
-    )
+    state = b'{"seq":%d,"more":"%b"}' % (number, b"x" * number)
+    return Snapshot(projection=PROJECTION, version=1, seq=number, log="any", state=state)
 
 
 def _create(place: Path, env: Env, _payload: bytes) -> Ready:

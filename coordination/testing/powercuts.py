@@ -383,7 +383,7 @@ def _appended(log: FileLog, payload: bytes, *, blind: bool) -> bool:
 
 
 def _snapshot(log: FileLog, seq: int) -> Snapshot:
-    return Snapshot(projection="core", version=1, seq=seq, log=log.uuid, state={"last": seq})
+    return Snapshot(projection="core", version=1, seq=seq, log=log.uuid, state=b'{"last":%d}' % seq)
 
 
 def _newest_snapshot(root: Path, log: FileLog) -> int:

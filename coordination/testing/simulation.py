@@ -22,6 +22,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from random import Random
 from typing import Literal
 
@@ -40,22 +42,14 @@ _GESTURES_MAX = 30_000
 _CRASHES_MAX = 6
 _VIOLATIONS_MAX = 3  # of one schedule; one alone mostly shows itself many times
 _TRIES = 30
+_PART = 50  # schedules that one process does in a row
 _SYNCS = ("sync", "sync_data")
 _KILLING = (*_SYNCS, "write", "store", "store_many", "rename", "sync_directory", "lock", "unlock", "wake", "wait_word")
-_FAILING = (
-    "open_write",
-    "open_existing",
-    "open_read",
-    "create",
-    "rename",
-    "sync_directory",
-    "resize",
-    "read",
-    "unlink",
-)
+_RARE = ("create", "rename", "sync_directory", "resize", "unlink")
+_FAILING = ("open_write", "open_existing", "open_read", *_RARE, "read")
 _JUMPS = (DAY_SECONDS, -DAY_SECONDS, 365 * DAY_SECONDS, -365 * DAY_SECONDS)
 Trouble = Literal["kill", "kill aimed", "power cut", "failed sync", "short", "full", "error", "split", "stop", "jump"]
-_TROUBLES: tuple[Trouble, ...] = (
+TROUBLES: tuple[Trouble, ...] = (
     "kill", "kill aimed", "power cut", "failed sync", "failed sync", "short", "full", "error", "split", "stop", "jump",
 )  # fmt: skip
 
@@ -92,7 +86,7 @@ class Aim(msgspec.Struct):
 class Schedule(Scheduler):
     """One seed's history."""
 
-    def __init__(self, seed: int, *, troubles: tuple[Trouble, ...] = _TROUBLES, trace: bool = False) -> None:
+    def __init__(self, seed: int, *, troubles: tuple[Trouble, ...] = TROUBLES, trace: bool = False) -> None:
         dice = Random(seed)
         world = SimulatedWorld(dice.getrandbits(32))
         super().__init__(world, dice, patience=dice.choice((1.0, 3.0, 12.0, 50.0)), gestures_max=_GESTURES_MAX)
@@ -167,7 +161,10 @@ class Schedule(Scheduler):
             case "full":
                 self._aim("write", count, Fault("error", errno.ENOSPC), dice.randrange(1, 6))
             case "error":
-                self._aim(dice.choice(_FAILING), count, Fault("error", dice.choice((errno.EIO, errno.ENOSPC))))
+                code, dropped = dice.choice((errno.EIO, errno.ENOSPC)), dice.random() < 0.5
+                gesture = dice.choice((*_FAILING, "sync_directory"))
+                left = dice.randrange(1, 8) if gesture in _RARE else count
+                self._aim(gesture, left, Fault("error", code, dropped=dropped))
             case "split":
                 self._aim(
                     dice.choice(("write", "look", "wait_word")),
@@ -422,7 +419,7 @@ class Schedule(Scheduler):
     def _judge(self) -> None:
         for env in list(self.world.processes):
             self.world.kill(env)
-        self.world.fate = Fate()
+        self.world.fate, self.world.gestures_left = Fate(), _GESTURES_MAX
         settled = self._settled()
         for violation in history.violations(self.events, settled, self.seen):
             self.wrong(violation.message)
@@ -456,7 +453,7 @@ def search(
     schedules: int | None = None,
     seconds: float | None = None,
     *,
-    troubles: tuple[Trouble, ...] = _TROUBLES,
+    troubles: tuple[Trouble, ...] = TROUBLES,
     violations_max: int = 10,
 ) -> Report:
     """Schedules of ``seed``, ``seed + 1``, ... until so many, or so much time, or so many violations."""
@@ -469,12 +466,37 @@ def search(
     return report
 
 
+def search_with_pool(
+    seed: int,
+    schedules: int,
+    *,
+    processes: int,
+    seconds: float | None = None,
+    troubles: tuple[Trouble, ...] = TROUBLES,
+) -> Report:
+    """As ``search``, over several processes; whoever is at work when the time is over begins no further part."""
+    report = Report()
+    ends = None if seconds is None else time.time() + seconds
+    parts = [(seed + done, min(_PART, schedules - done)) for done in range(0, schedules, _PART)]
+    with ProcessPoolExecutor(processes) as pool:
+        for part in pool.map(partial(_part, troubles=troubles, ends=ends), parts):
+            report.add(part)
+    return report
+
+
+def _part(part: tuple[int, int], troubles: tuple[Trouble, ...], ends: float | None) -> Report:
+    if ends is not None and time.time() > ends:
+        return Report()
+    return search(*part, troubles=troubles)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Search as asked on the command line; 1 when something was found."""
     parser = argparse.ArgumentParser(prog="python -m coordination.testing.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="the first schedule's number")
     parser.add_argument("--schedules", type=int, help="how many; default: as many as fit into --seconds")
     parser.add_argument("--seconds", type=float, help="how long; default: 10, or until all --schedules are done")
+    parser.add_argument("--processes", type=int, default=1, help="how many at once; needs --schedules")
     parser.add_argument("--trace", action="store_true", help="print every gesture of the first schedule")
     asked = parser.parse_args(arguments)
     if asked.trace:
@@ -485,7 +507,10 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         begun = time.monotonic()
         seconds = 10.0 if asked.schedules is None and asked.seconds is None else asked.seconds
-        report = search(asked.seed, asked.schedules, seconds)
+        if asked.processes > 1 and asked.schedules:
+            report = search_with_pool(asked.seed, asked.schedules, processes=asked.processes, seconds=seconds)
+        else:
+            report = search(asked.seed, asked.schedules, seconds)
         taken = time.monotonic() - begun
         print(f"{report.schedules / taken:.0f} schedules/s, {report.crash_states / taken:.0f} crash states/s")
     print(f"{report.schedules} schedules, {report.crash_states} crash states, {report.gestures} gestures,", end=" ")

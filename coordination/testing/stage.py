@@ -233,8 +233,8 @@ class Stage:
         """The (number, digest) of the state the last supervisor held, and of the log replayed up to there."""
         note = json.loads((self.state / "supervisor.json").read_text())
         coordinator = Coordinator(self.home)
-        reached, state = coordinator.replay(upto_seq=note["seq"])
-        return (note["seq"], note["digest"]), (reached, coordinator.digest(state))
+        moment = coordinator.replay(upto_seq=note["seq"])
+        return (note["seq"], note["digest"]), (moment.seq, coordinator.digest(moment.state))
 
     def users(self) -> dict[str, JSON]:
         """Everything in the repository that is the user's: two of these are equal when nothing was touched."""

@@ -37,6 +37,7 @@ _WALL_SECONDS = 1_700_000_000.0
 _LOW_HALF = 0xFFFFFFFF
 _NAMESPACE = 4_026_531_836
 _FIRST_DESCRIPTOR = 3
+_EARLY = 0.2  # how often it is too early to tell whether names changed
 
 
 class Killed(BaseException):
@@ -57,7 +58,7 @@ class Fault(NamedTuple):
     kind: Literal["kill", "error", "short", "split"]
     code: int = errno.EIO
     share: float = 0.0  # of the bytes or words that are done before, 0 to 1
-    dropped: bool = False  # a failed sync: whether the cache shows at once what the disk has
+    dropped: bool = False  # a failed sync: the cache shows at once what the disk has; of a directory: it is forgotten
 
 
 class Fate:
@@ -96,6 +97,7 @@ class SimulatedWorld:
         self.time = 0.0  # true seconds since the world began; never jumps
         self.boots = 1
         self.trace: list[tuple[int, str, str]] | None = None  # set to a list to record process, gesture, subject
+        self.gestures_left = sys.maxsize  # when they are used up, whoever makes one is stuck
         self.monotonic_shift = 0.0
         self.wall_shift = 0.0
         self.processes: list[SimulatedEnv] = []  # those alive
@@ -155,6 +157,7 @@ class SimulatedWorld:
             other = cast("Directory", twins[id(directory)])
             other.entries = {name: twins[id(node)] for name, node in directory.entries.items()}
             other.disk = {name: twins[id(node)] for name, node in directory.disk.items()}
+            other.changed = directory.changed
             other.changes = [(old, new, node and twins[id(node)]) for old, new, node in directory.changes]
             twin.directories[path] = other
         return twin
@@ -315,6 +318,9 @@ class SimulatedEnv(Env):
         if world.trace is not None:
             world.trace.append((self.number, what, str(about)))
         world.time += _GESTURE_SECONDS
+        world.gestures_left -= 1
+        if world.gestures_left < 0:
+            raise Stuck("there is no end to it")
         fault = world.fate.step(self, what, about)
         if not self.alive:
             raise Killed
@@ -441,9 +447,13 @@ class SimulatedEnv(Env):
         return sorted(self._directory(path).entries)
 
     def sync_directory(self, path: Path) -> None:
-        """Make names durable. After a failure they still wait for a sync: directories live in a journal."""
-        self._refuse(self.gesture("sync_directory", path))
-        self._directory(path).sync()
+        """Make names durable. A failure forgets them or, as a journal would, keeps them for the next sync."""
+        fault = self.gesture("sync_directory", path)
+        directory = self._directory(path)
+        if fault is not None and fault.dropped:
+            directory.forget(chance_names(directory, self.world.dice))
+        self._refuse(fault)
+        directory.sync()
 
     def is_file(self, path: Path) -> bool:
         """Whether a regular file stands there."""
@@ -468,8 +478,8 @@ class SimulatedEnv(Env):
         node = self._found("names_stamp", directory)
         if not isinstance(node, Directory):
             return None
-        stamp = hash(tuple(sorted((name, entry.number) for name, entry in node.entries.items())))
-        return None if stamp % 5 == 0 else (1, node.number, stamp)
+        early = self.world.dice.random() < _EARLY
+        return None if early else (1, node.number, node.changed)
 
     # locks
 

@@ -430,14 +430,13 @@ def test_replay_shows_any_moment(coord: Coord) -> None:
     assert list(coord.json("replay")["state"]["tasks"]) == ["a", "b"]
     assert list(coord.json("replay", "--at", "1")["state"]["tasks"]) == ["a"]
     assert list(coord.json("replay", "--at", at)["state"]["tasks"]) == ["a"]
-    assert coord.json("replay", "--at", "2000-01-01T00:00:00Z")["seq"] == 0
 
 
 def test_verify_finds_what_differs(coord: Coord) -> None:
     """A snapshot or a digest that the log does not bear out exits 1 and is named; nothing is written."""
     coord("submit", "--id", "a", GOOD)
     coord.finished("start", "--once")
-    assert len(coord.json("replay", "--verify")["checks"]) == 3
+    assert [check["matches"] for check in coord.json("replay", "--verify")["checks"]] == [True] * 4
     state = coord.root / ".coordination"
     saved = next((state / "snapshots").glob("core-*.json"))
     saved.write_bytes(saved.read_bytes().replace(b'"new.txt', b'"old.txt'))

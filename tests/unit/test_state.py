@@ -79,13 +79,14 @@ def test_every_fact_has_its_place_in_the_fold() -> None:
         submitted("E", kind=Kind.SEARCH),
         planned(task="E"),
         e.TaskDone(task="E", evidence=e.Evidence(commit="b"), report="there"),
+        e.BatchLost(tasks=("E",), evidence="there", reason="a bit"),
     ]
     assert {type(event) for event in story} == set(get_args(e.AnyEvent))
     state, core = State(), Core()
     for event in story:
-        before = e.canonical(core.dump(state))
+        before = core.dump(state)
         state = folded(event, state=state)
-        assert e.canonical(core.dump(state)) != before, e.name(event)
+        assert core.dump(state) != before, e.name(event)
     found = {task.id: str(task.status) for task in state.tasks.values()}
     assert found == {"A": "merged", "B": "failed", "C": "dependency_failed", "D": "cancelled", "E": "done"}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -55,13 +54,13 @@ class Claims:
                 pass
         return state
 
-    def dump(self, state: Queue) -> Any:
+    def dump(self, state: Queue) -> bytes:
         """All of it."""
-        return msgspec.to_builtins(state)
+        return msgspec.json.encode(state)
 
-    def load(self, value: Any) -> Queue:
-        """What ``dump`` wrote."""
-        return msgspec.convert(value, Queue)
+    def load(self, dump: bytes) -> Queue:
+        """What was dumped."""
+        return msgspec.json.decode(dump, type=Queue)
 
 
 class Ours(Peer):
