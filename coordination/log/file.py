@@ -40,8 +40,7 @@ def connect(url: str, *, ours: bool = False) -> FileLog:
 
 def create(directory: Path, *, env: Env = REAL) -> None:
     """Make an empty log; fine when one is there. Raises LogDamaged when there was one and it is not whole."""
-    files.make_directory(directory, env=env)
-    env.sync_directory(directory.parent)  # also when it was there: who made it may have been killed before this
+    files.ensure_directory(directory, env=env)
     turns = Turns(directory / _APPEND_LOCK, env=env)
     try:
         with turns:
