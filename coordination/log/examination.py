@@ -263,9 +263,11 @@ def _stored(place: Stretch, first: int, last: int, env: Env) -> Iterator[tuple[i
         offset, end, rest = place.offset, place.offset + place.length, b""
         while offset < end:
             block = _read(descriptor, offset, min(_BLOCK, end - offset), env)
+            if not block:
+                raise segments.damaged(place.path, offset, expected, "it became shorter while it was read")
             offset += len(block)
             lines = (rest + block).split(b"\n")
-            rest = lines.pop() if offset < end and block else b""
+            rest = lines.pop() if offset < end else b""
             for raw in lines:
                 batch = payload_of(raw)
                 if batch is None or batch[0] != expected:
@@ -274,8 +276,6 @@ def _stored(place: Stretch, first: int, last: int, env: Env) -> Iterator[tuple[i
                 if first <= expected <= last:
                     yield batch
                 expected += 1
-            if not block:
-                raise segments.damaged(place.path, offset, expected, "it became shorter while it was read")
     finally:
         env.close(descriptor)
 

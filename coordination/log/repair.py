@@ -153,17 +153,18 @@ def _publish(directory: Path, found: Examination, placeholder: Placeholder, env:
         previous=found.good,
     )
     path = segments.path_of(directory, header.segment)
-    page = open_page(directory, header.log, env)
-    try:
+    with ExitStack() as opened:
+        page = open_page(directory, header.log, env)
+        if page is not None:
+            opened.callback(page.close)
         heard = page if page is not None and _of_this_boot(page) else None
         if heard is not None:
             heard.mark("dirty")  # killed from here on: whoever comes next looks at the segments
         head = _written(path, header, read(found, after, placeholder=placeholder, env=env), heard, env)
-        page = page or _new_page(directory, header.log, env)
+        if page is None:
+            page = _new_page(directory, header.log, env)
+            opened.callback(page.close)
         page.set_up(head)
-    finally:
-        if page is not None:
-            page.close()
     return path
 
 

@@ -129,6 +129,7 @@ class _Reader:
         self._sound = self._clean = False
         self._clean_end = self._clean_seq = self._clean_sum = 0
         self._known: int | None = None  # the checksum before the next line, if it is proven
+        self._newest: int | None = None  # the newest checksum that was proven, whatever stands behind it
         self._pending: _Piece | None = None
         self._begin = self._size = self._last = self._end = self._durable = self._unfinished = 0
         self._reached: set[tuple[int, int]] = set()
@@ -177,7 +178,7 @@ class _Reader:
     def _take_header(self, offset: int, raw: bytes, *, ended: bool) -> None:
         decoded = frames.decode_header(raw)
         if decoded is not None and decoded[0].segment == self._segment:
-            self._known = decoded[1]
+            self._known = self._newest = decoded[1]
             self._believe(decoded[0], offset + len(raw) + 1)
             if ended and offset == 0:
                 self._sound = self._clean = True
@@ -195,7 +196,7 @@ class _Reader:
         self._pending = _Piece(offset=offset, raw=words, stated=stated, ended=False, computed=computed)
         if computed is not None and _near(words, computed):
             self._settle(proven=True)
-            self._known = computed
+            self._known = self._newest = computed
         if found is not None:
             for piece in _cut(offset + found.start(), raw[found.start() :], ended=ended):
                 self._consider(piece)
@@ -223,6 +224,11 @@ class _Reader:
             return
         pending = self._pending
         assert pending is not None, "a checksum is unknown only after something that is not proven"
+        line = self._decoded(piece.raw, self._newest)
+        if line is not None:
+            self._pending = None  # it goes on from there, so what stands between is rubble
+            self._accept(piece.offset, piece.raw, line, plain=piece.ended)
+            return
         for checksum, proven in ((pending.stated, False), (pending.computed, True)):
             line = self._decoded(piece.raw, checksum)
             if line is not None:
@@ -242,7 +248,7 @@ class _Reader:
             self._unfinished = max(self._unfinished, self._last) + 1  # counted: the number in it may be damaged
         if computed is not None and (_near(piece.raw, computed) or computed in self._proofs.get(piece.seq, ())):
             self._settle(proven=True)
-            self._known = computed
+            self._known = self._newest = computed
 
     def _settle(self, *, proven: bool, behind: int = 0) -> None:
         """What is pending has been judged: by the line behind it (which has that number), or nothing will tell more."""
@@ -267,10 +273,10 @@ class _Reader:
     def _doubt(self, piece: _Piece, behind: int) -> None:
         """Whole, as far as anybody can tell? Its number must fit the place, and its payload make sense."""
         found = payload_of(piece.raw)
-        if found is None or piece.stated is None or not self._believable(found[1]):
+        if found is None or piece.stated is None or found[0] == piece.expected:
+            return  # no line, or its bytes do not give the checksum that they should
+        if not self._believable(found[1]):
             return
-        if found[0] == piece.expected:
-            return  # its bytes do not give the checksum that they should
         supported = found[0] + 1 == behind or piece.stated in self._proofs.get(found[0], ())
         if supported or (not behind and not piece.expected and self._fits(piece)):
             self._add(piece.offset, piece.raw, found[0], proven=False, plain=False, supported=supported)
@@ -288,7 +294,8 @@ class _Reader:
             self._meet(line.seq, line.sum)
         else:
             self._clean = False
-        self._known, self._unfinished = line.sum, 0
+        self._known = self._newest = line.sum
+        self._unfinished = 0
         self._durable = max(self._durable, line.durable)
         self._add(offset, raw, line.seq, proven=True, plain=plain)
 

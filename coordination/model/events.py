@@ -284,7 +284,7 @@ def decode(seq: int, payload: bytes) -> list[Record]:
     """Read one batch back. Raises LogDamaged when it is not a batch of ours."""
     try:
         batch = _decoder.decode(payload)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise LogDamaged(f"batch {seq} passed its checksum but is not a batch of events: {error}", seq=seq) from error
     at = batch.at.timestamp()
     records: list[Record] = []

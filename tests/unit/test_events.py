@@ -50,6 +50,12 @@ def test_a_fact_that_cannot_be_read_is_not_skipped(events: str) -> None:
         e.decode(12, f'{{"at":"2026-01-31T12:00:00Z","events":{events}}}'.encode())
 
 
+def test_bytes_that_are_no_text_are_damage() -> None:
+    """Whatever is wrong with a batch, it is one error that says which batch."""
+    with pytest.raises(LogDamaged, match="batch 12"):
+        e.decode(12, b'{"at":"2026-01-31T12:00:00Z","events":[{"type":"TaskCancelled","task":"\xff"}]}')
+
+
 def test_a_record_is_described_flat_with_the_task_after_the_type() -> None:
     """Keys and their order are what people see in ``coord log``."""
     event = e.RunPlanned(task="A", run="A.1.work", purpose=Purpose.WORK, role="green")
