@@ -35,6 +35,7 @@ _NAME = re.compile(r"([0-9]{20})\.jsonl")
 _UUID = re.compile(rb'"log":"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"')
 _BLOCK = 1 << 20
 _NO_LIMIT = 1 << 62
+_SEGMENT_BYTES = 64 << 20  # of a segment that nobody has seen, at most
 
 Placeholder = Callable[[int, bytes | None, bytes], bytes]
 """The payload in place of a missing batch, from its number, the damaged bytes, and the payload before it (b"": none).
@@ -402,10 +403,16 @@ class _View:
         """The highest number that was acknowledged, or may have been."""
         top = max([self._witness, *(offer.last for offer in offers if offer.rank == 0)])
         for offer in sorted(offers, key=lambda offer: offer.stretch.first):
-            room = 1 + offer.stretch.offset // LINE_BYTES_MIN  # for the lines that may be lost before it
+            # for the lines that may be lost before it, in its file and in those of which nothing is there
+            gone = sum(self._gone(number) for number in range(1, offer.stretch.segment))
+            room = 1 + (offer.stretch.offset + gone * _SEGMENT_BYTES) // LINE_BYTES_MIN
             if offer.stretch.first <= top + room:
                 top = max(top, offer.last)
         return max(top, self._newest_first[0].unfinished)
+
+    def _gone(self, number: int) -> bool:
+        segment = self._segments.get(number)
+        return segment is None or (segment.header is None and not segment.stretches)
 
     def _offers(self) -> list[_Offer]:
         """Stretches, newest segment first, each with the last number that it may speak for.

@@ -235,8 +235,10 @@ class _Reader:
                 self._settle(proven=proven, behind=line.seq)
                 self._accept(piece.offset, piece.raw, line, plain=piece.ended)
                 return
-        self._settle(proven=False)
-        self._hold(piece, self._known)
+        before = pending.stated  # not proven, unless the digits of this piece are what it leads to
+        fits = before is not None and _near(piece.raw, self._computed(piece.raw, before))
+        self._settle(proven=False, behind=piece.seq if fits else 0)
+        self._hold(piece, before if fits else None)
 
     def _hold(self, piece: _Piece, known: int | None) -> None:
         """Keep a piece until what follows tells more; if its digits are nearly right, only they are damaged."""
@@ -278,15 +280,9 @@ class _Reader:
         if not self._believable(found[1]):
             return
         supported = found[0] + 1 == behind or piece.stated in self._proofs.get(found[0], ())
-        if supported or (not behind and not piece.expected and self._fits(piece)):
+        first = 1 if self._header is None else self._header.first_seq
+        if supported or (not behind and not piece.expected and found[0] >= first):
             self._add(piece.offset, piece.raw, found[0], proven=False, plain=False, supported=supported)
-
-    def _fits(self, piece: _Piece) -> bool:
-        """Whether its number may stand here: there was room for all lines before it."""
-        if self._header is None:
-            return True  # all segments together tell
-        first = self._header.first_seq
-        return first <= piece.seq <= first + piece.offset // LINE_BYTES_MIN
 
     def _accept(self, offset: int, raw: bytes, line: Line, *, plain: bool) -> None:
         if self._clean and line.seq == self._clean_seq + 1:
@@ -365,8 +361,10 @@ def _piece(offset: int, raw: bytes, *, ended: bool) -> _Piece:
     return _Piece(offset=offset, raw=raw[: last.end()], stated=int(last[1], 16), ended=whole)
 
 
-def _near(raw: bytes, computed: int) -> bool:
+def _near(raw: bytes, computed: int | None) -> bool:
     """Whether at most one digit of the checksum is another than the bytes give."""
+    if computed is None:
+        return False
     digits = raw[_DIGITS]
     expected = frames.written(computed).encode()
     return len(digits) == len(expected) and sum(a != b for a, b in zip(digits, expected, strict=True)) <= 1

@@ -184,6 +184,49 @@ def test_lines_without_a_trace_leave_their_successor_doubtful(directory: Path) -
     assert {seq for seq, data in repaired(directory).items() if ALL[seq] != data} == {7}
 
 
+def test_a_last_line_behind_lines_without_a_trace_is_doubtful(directory: Path) -> None:
+    """Nothing stands behind it, either; its number says that it does not follow the last proven one."""
+    (directory / "page").unlink()
+    line = line_of(directory / THIRD, 8)
+    change(directory / THIRD, line, b"\n" * len(line))
+    found = examine(directory, env=ENV)
+    assert numbers(found, Fate.DOUBTFUL) == [8, 9]
+    assert {seq for seq, data in repaired(directory).items() if ALL[seq] != data} == {8}
+
+
+def test_a_doubtful_line_has_no_number_that_its_segment_cannot_have(directory: Path) -> None:
+    """Batch 9 with the damaged number 2, in a segment that begins with 6, is not the lost batch 2."""
+    (directory / "page").unlink()
+    change(directory / FIRST, b"batch 2", b"botch 2")
+    line = line_of(directory / THIRD, 8)
+    change(directory / THIRD, line, bytes(len(line)))
+    change(directory / THIRD, b'{"seq":9,', b'{"seq":2,')
+    assert json.loads(repaired(directory)[2])["lost"] == 2
+
+
+def test_digits_that_a_damaged_neighbour_leads_to_prove_both(directory: Path) -> None:
+    """The header's words are damaged, and of line 6 only what stands round its digits."""
+    (directory / "page").unlink()
+    change(directory / THIRD, b'"durable":6,"previous"', b'"duvable":6,"previous"')
+    line = line_of(directory / THIRD, 6)
+    change(directory / THIRD, line, line.replace(b'"sum":', b'"sumb:'))
+    found = examine(directory, env=ENV)
+    assert numbers(found, Fate.INTACT) == [*range(1, 10)]
+    assert repaired(directory) == ALL
+
+
+def test_a_missing_segment_may_have_held_any_number_of_batches(directory: Path) -> None:
+    """So a line of the one behind it is not too far out, although nothing else is left."""
+    uuid = examine(directory, env=ENV).log
+    for path in (directory / FIRST, directory / SECOND, directory / "page"):
+        path.unlink()
+    data = (directory / THIRD).read_bytes()
+    begin, end = data.index(b'{"seq":9,'), data.index(b"\n", data.index(b'{"seq":9,'))
+    (directory / THIRD).write_bytes(bytes(begin - 1) + b"\n" + data[begin:end] + b"\n")
+    log = repaired(directory, Witness(acknowledged={uuid: 1}))
+    assert (len(log), log[9]) == (9, payload(9))
+
+
 def test_rubble_behind_a_whole_line_leaves_its_successor_doubtful(directory: Path) -> None:
     """The end of batch 7 was overwritten with the end of another line, and batch 8 is whole."""
     line = line_of(directory / THIRD, 7)
@@ -529,30 +572,31 @@ def test_a_line_that_stands_elsewhere_is_found_and_the_place_where_it_is_missed_
     assert repaired(directory) == ALL
 
 
-def test_a_damaged_number_is_no_other_number(directory: Path) -> None:
+@pytest.mark.parametrize("number", [10, 900])
+def test_a_damaged_number_is_no_other_number(directory: Path, number: int) -> None:
     """What follows a proven line has the next number, whatever stands in it: nobody waits for batch 900."""
     (directory / "page").unlink()
-    change(directory / THIRD, b'{"seq":9,', b'{"seq":900,')
+    change(directory / THIRD, b'{"seq":9,', b'{"seq":%d,' % number)
     found = examine(directory, env=ENV)
     assert (found.head, numbers(found, Fate.DOUBTFUL)) == (9, [9])
+    assert json.loads(repaired(directory)[9])["lost"] == 9
 
 
 def test_a_damaged_number_far_out_is_not_believed_where_nothing_is_known(directory: Path) -> None:
-    """Without a header a line may have any number, but not one for which its file had no room."""
-    for path in (directory / FIRST, directory / SECOND):
+    """Without a header a line may have any number, but not one for which the files before it had no room."""
+    for path in (directory / SECOND, directory / THIRD, directory / "page"):
         path.unlink()
-    (directory / "page").unlink()
-    header, _, rest = (directory / THIRD).read_bytes().partition(b"\n")
+    header, _, rest = (directory / FIRST).read_bytes().partition(b"\n")
     first = rest.partition(b"\n")[0]
-    (directory / THIRD).write_bytes(bytes(len(header)) + b"\n" + first.replace(b'"seq":6', b'"seq":600000') + b"\n")
+    (directory / FIRST).write_bytes(bytes(len(header)) + b"\n" + first.replace(b'"seq":1', b'"seq":100000') + b"\n")
     assert examine(directory, env=ENV).head < 20
 
 
 def test_two_damaged_lines_at_the_end_are_two_doubtful_numbers(directory: Path) -> None:
     """They are counted by their ends, because the numbers in them may be damaged too."""
     (directory / "page").unlink()
-    change(directory / THIRD, b"batch 8", b"botch 8")
-    change(directory / THIRD, b"batch 9", b"botch 9")
+    change(directory / THIRD, b"batch 8", b"b\0tch 8")
+    change(directory / THIRD, b"batch 9", b"b\0tch 9")
     assert numbers(examine(directory, env=ENV), Fate.DOUBTFUL) == [8, 9]
 
 
