@@ -222,7 +222,7 @@ def test_a_missing_segment_may_have_held_any_number_of_batches(directory: Path) 
         path.unlink()
     data = (directory / THIRD).read_bytes()
     begin, end = data.index(b'{"seq":9,'), data.index(b"\n", data.index(b'{"seq":9,'))
-    (directory / THIRD).write_bytes(bytes(begin - 1) + b"\n" + data[begin:end] + b"\n")
+    (directory / THIRD).write_bytes(bytes(60) + b"\n" + data[begin:end] + b"\n")
     log = repaired(directory, Witness(acknowledged={uuid: 1}))
     assert (len(log), log[9]) == (9, payload(9))
 
