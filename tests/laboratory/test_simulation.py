@@ -132,7 +132,7 @@ PLANTED: dict[str, Planted] = {
     "any batch counts as durable": (TROUBLES, lambda: patch.object(page.Page, "covers", always)),
     "who waits in vain says that nothing was appended": (("stop",), lambda: patch.object(file, "LockHeld", Unraised)),
     "a segment that may have no name is kept": (
-        ("error", "error", "power cut"),
+        ("failed names", "failed names", "power cut"),
         lambda: patch.object(recovery, "_known", lambda chain, *_, **__: chain),
     ),
 }
