@@ -14,11 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from coordination import __version__, context, files, filesystem, locks, roles, shipped
+from coordination import __version__, context, files, filesystem, locks, repair, roles, shipped
 from coordination import log as logs
 from coordination import settings as settings_
-from coordination.errors import LogDamaged, NotFound, Refused, Rejected, SettingsError, Unsuitable, UsageError
+from coordination.errors import LockHeld, LogDamaged, NotFound, Refused, Rejected, SettingsError, Unsuitable, UsageError
 from coordination.inbox import Inbox
+from coordination.log import examination
 from coordination.log import file as file_log
 from coordination.model import commands, taskfile
 from coordination.model import events as e
@@ -167,6 +168,8 @@ class Coordinator:
         _remember(home)
         if not _has_log(home):
             _refuse_lost_log(home, self.workspaces)
+            if (home.log / "page").exists():
+                raise examination.hopeless(home.log, "every segment is missing, but there was a log: its page is there")
             raise Refused(f"{home.state} has no log yet: run `coord init` first")
 
     @cached_property
@@ -245,6 +248,31 @@ class Coordinator:
             )
         finally:
             log.close()
+
+    def examine_log(self) -> repair.Report:
+        """What of the log and the snapshots is damaged; writes nothing. Works, like ``repair_log``, on any damage."""
+        return repair.examine(self.home.state, self._acknowledged())
+
+    def repair_log(self) -> repair.Report:
+        """Put it right, after a backup. Raises LockHeld while a supervisor runs or somebody writes to the log."""
+        held = locks.hold(self.supervisor_lock)
+        if held is None:
+            who = locks.holder(self.supervisor_lock)
+            pid = f"pid {who.pid}" if who else "a process that did not sign"
+            raise LockHeld(
+                f"a supervisor runs: {pid} holds {self.supervisor_lock}. Nothing was changed. Run: coord stop",
+                holder=str(who),
+            )
+        with held:
+            return repair.mend(self.home.state, self._acknowledged(), self.now())
+
+    def _acknowledged(self) -> dict[str, int]:
+        """How far the repository itself remembers the log."""
+        try:
+            trace = self.workspaces.read_log_ref()
+        except LogDamaged:
+            trace = None
+        return {} if trace is None else {trace.uuid: trace.seq}
 
     def digest(self, state: State) -> str:
         """SHA-256 of a state in canonical form: equal states, equal digests."""

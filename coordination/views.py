@@ -19,6 +19,8 @@ from coordination.policy import Policies
 Row = dict[str, Any]
 
 LINE_MAX = 160
+_LOSSES_MAX = 8
+_NO_GATES = "no gates by default: every change of a task that names none is reviewed; see [gates] in coordination.toml"
 
 
 def moment(at: float) -> str | None:
@@ -162,14 +164,24 @@ def status(state: State, facts: Facts, policies: Policies, *, seq: int, supervis
         "slots": {role: {"used": lives[role], "most": facts.slots(role)} for role in roles},
         "landing": [run.id for task in tasks for run in task.live if run.purpose is Purpose.LANDING],
         "gates": list(gates),
-        "warnings": []
-        if gates
-        else [
-            "no gates by default: every change of a task that names none is reviewed; see [gates] in coordination.toml"
-        ],
+        "warnings": [*_losses(state), *([] if gates else [_NO_GATES])],
         "cost_usd": round(state.cost_usd, 6),
         "merged": state.merged,
     }
+
+
+def _losses(state: State) -> list[str]:
+    """What repair could not bring back, for as long as the log has it."""
+    if not state.losses:
+        return []
+    numbers = ", ".join(str(loss.seq) for loss in state.losses[:_LOSSES_MAX])
+    rest = f" and {len(state.losses) - _LOSSES_MAX} more" if len(state.losses) > _LOSSES_MAX else ""
+    lines = [f"batches {numbers}{rest} of the log are lost; what they said is kept in {state.losses[0].evidence}"]
+    if state.lost:
+        lines.append(f"tasks whose submission is lost, so that they must be submitted again: {', '.join(state.lost)}")
+    if state.aside:
+        lines.append(f"{state.aside} later events did not fit what is known, and were left aside")
+    return lines
 
 
 def narrated(record_type: str, body: Row) -> str:
@@ -202,6 +214,9 @@ def narrated(record_type: str, body: Row) -> str:
             return f"{task} waits for a person: {_line(body['reason'])}"
         case "TaskFailed" | "DependencyFailed":
             return f"{task} failed: {_line(body['reason'])}"
+        case "BatchLost":
+            named = ", ".join(body.get("tasks", ())) or "no task that could be read"
+            return f"a batch is lost ({_line(body.get('reason', ''))}): it spoke of {named}; everything is paused"
         case "TaskCancelled" | "TaskHeld" | "TaskReleased":
             return f"{task} {record_type.removeprefix('Task').lower()}"
         case _:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the log of a repository by replaying it: repair.sh [--repo DIR]
+# Looks for damage, and with --apply repairs it after a backup: repair.sh [--repo DIR] [--apply | --repair-all]
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
@@ -8,10 +8,9 @@ split "$@"
 kept=()
 for argument in ${rest[@]+"${rest[@]}"}; do
   case $argument in
-    --repair-all) ;;
+    --repair-all) kept+=(--apply) ;;
     *) kept+=("$argument") ;;
   esac
 done
 prepare ""
-say "Repair comes with a later version: nothing is changed. The log is replayed and compared with what was saved of it."
-exec "$COORD" -C "$repo" replay --verify ${kept[@]+"${kept[@]}"}
+exec "$COORD" -C "$repo" repair ${kept[@]+"${kept[@]}"}

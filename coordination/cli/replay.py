@@ -48,15 +48,20 @@ class Check:
     "coord replay --at 2026-01-31T12:00:00Z --json | jq .state.tasks",
 )
 @click.option("--verify", is_flag=True, help="Compare with snapshots and with what supervisor and commands hold.")
+@click.option("--repair", "repairs", is_flag=True, help="The same as `coord repair --apply`.")
 @click.option("--at", "moment", metavar="SEQ|TIME", help="Up to and with that batch or instant, not to the end.")
 @json_option()
 @click.pass_obj
-def command(session: Session, verify: bool, moment: str | None, as_json: bool) -> int:
-    """Rebuild the state from the log alone; never writes. With --verify, exit code 1 names what differs.
+def command(session: Session, verify: bool, repairs: bool, moment: str | None, as_json: bool) -> int:
+    """Rebuild the state from the log alone; only --repair writes. With --verify, exit code 1 names what differs.
 
     A moment of the past is shown from a snapshot where one helps, and with --verify never. A time without a zone is
     local time.
     """
+    if repairs:
+        from coordination.cli.repair import repair
+
+        return repair(session, applies=True, as_json=as_json)
     coordinator = session.reading()
     asked = {} if moment is None else _asked(moment, coordinator.now())
     claims = list(_claims(coordinator)) if verify else []

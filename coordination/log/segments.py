@@ -210,7 +210,10 @@ def _load_segment(path: Path, number: int, env: Env) -> Segment:
 
 def _check_follows(newer: Segment, older: Header) -> None:
     header = newer.header
-    follows = header.log == older.log and 0 <= header.epoch - older.epoch <= 1 and header.first_seq >= older.first_seq
+    epochs = header.epoch - older.epoch
+    next_but_one = header.segment > older.segment + 1  # what was left behind may have had epochs of its own
+    in_order = epochs >= 0 if next_but_one else 0 <= epochs <= 1
+    follows = header.log == older.log and in_order and header.first_seq >= older.first_seq
     if not follows:
         raise damaged(newer.path, 0, header.first_seq, "the header does not follow the segment before it")
 

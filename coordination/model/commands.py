@@ -115,7 +115,7 @@ def cancel(state: State, task_id: str, reason: str = "") -> Sequence[e.AnyEvent]
     if any(run.purpose is Purpose.LANDING for run in task.live):
         raise Refused(f"{task.id} is landing just now; `coord show {task.id}` tells how it ends")
     # Between the end of the landing and the event that says so, the branch has it already.
-    if any(run.purpose is Purpose.LANDING and run.succeeded for run in task.runs):
+    if not task.doubt and any(run.purpose is Purpose.LANDING and run.succeeded for run in task.runs):
         raise Refused(f"{task.id} has just landed; there is nothing to cancel")
     return (e.TaskCancelled(task=task.id, reason=reason),)
 

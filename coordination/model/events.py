@@ -219,6 +219,17 @@ class IntegrationCreated(Event, tag=True, frozen=True, kw_only=True):
     target: str
 
 
+class BatchLost(Event, tag=True, frozen=True, kw_only=True):
+    """Repair found the batch with this number damaged or missing; this stands in its place.
+
+    ``tasks`` are the ids that could still be read in the damaged bytes. ``evidence`` says where those bytes are kept.
+    """
+
+    tasks: tuple[str, ...] = ()
+    evidence: str = ""
+    reason: str = ""
+
+
 AnyEvent = (
     TaskSubmitted
     | RunPlanned
@@ -241,6 +252,7 @@ AnyEvent = (
     | SupervisorStopped
     | StopRequested
     | IntegrationCreated
+    | BatchLost
 )
 
 

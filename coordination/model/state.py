@@ -83,6 +83,8 @@ class Task(Value, frozen=True, kw_only=True):
     runs: tuple[Run, ...] = ()
     refused: tuple[str, ...] = ()
     changed_at: float = 0.0
+    doubt: int = 0  # the lost batch that named it last, until a person decides or it ends; 0: there is none
+    skipped: int = 0  # numbers that runs in lost batches may have had
 
     @property
     def present(self) -> tuple[Run, ...]:
@@ -101,7 +103,7 @@ class Task(Value, frozen=True, kw_only=True):
 
     def next_run(self, purpose: Purpose) -> str:
         """The id of its next run: derived, so that planning twice names the same one."""
-        return f"{self.id}.{len(self.runs) + 1}.{purpose}"
+        return f"{self.id}.{len(self.runs) + self.skipped + 1}.{purpose}"
 
 
 def total(usages: Iterable[Usage]) -> Usage:
@@ -114,6 +116,15 @@ def total(usages: Iterable[Usage]) -> Usage:
         tokens_out += usage.output_tokens
         turns += usage.turns
     return Usage(cost_usd=cost, estimated=estimated, input_tokens=tokens_in, output_tokens=tokens_out, turns=turns)
+
+
+class Loss(Value, frozen=True, kw_only=True):
+    """A batch that nobody can read any more."""
+
+    seq: int
+    tasks: tuple[str, ...] = ()
+    evidence: str = ""
+    reason: str = ""
 
 
 class State(msgspec.Struct, kw_only=True):
@@ -130,6 +141,9 @@ class State(msgspec.Struct, kw_only=True):
     integration: str = ""  # where the integration branch was made, by SHA
     merged: int = 0
     cost_usd: float = 0.0
+    losses: list[Loss] = []
+    lost: dict[str, int] = {}  # tasks whose submission is lost -> how many of their later events mean nothing
+    aside: int = 0  # events left aside since the first loss, because they do not fit what is known
 
     def find(self, task: str) -> Task:
         """The task of that id, whatever the case. Raises NotFound."""
@@ -189,7 +203,10 @@ _decoder = msgspec.json.Decoder(State)
 
 def fold(state: State, record: e.Record) -> State:
     """Take one record in."""
-    _MEANINGS[type(record.event)](state, record, record.event)
+    if state.losses and not _fits(state, record, record.event):
+        _take_in_doubt(state, record, record.event)
+    else:
+        _MEANINGS[type(record.event)](state, record, record.event)
     return state
 
 
@@ -206,8 +223,9 @@ def _put(state: State, record: e.Record, task: Task, **changes: Any) -> None:
 
 def _move(state: State, record: e.Record, task_id: str, status: Status, **changes: Any) -> None:
     task = state.tasks[task_id]
-    # Only a bug in a command can break this: the world cannot put an illegal fact into the log.
-    assert status in TRANSITIONS[task.status] or status is task.status, f"{task_id}: {task.status} -> {status}"
+    # Only a bug in a command can break this: the world cannot put an illegal fact into the log, it can only lose some.
+    legal = status in TRANSITIONS[task.status] or status is task.status or task.doubt
+    assert legal, f"{task_id}: {task.status} -> {status}"
     _put(state, record, task, status=status, **changes)
 
 
@@ -216,8 +234,8 @@ def _submit(state: State, record: e.Record, event: e.TaskSubmitted) -> None:
     state.keys[event.task.lower()] = event.task
     if event.ticket:
         state.tickets[event.ticket] = event.task
-    while f"t{state.mint}" in state.keys:
-        state.mint += 1
+    state.lost.pop(event.task, None)
+    _mint(state)
     state.tasks[event.task] = Task(
         id=event.task,
         spec=event.spec,
@@ -232,6 +250,11 @@ def _submit(state: State, record: e.Record, event: e.TaskSubmitted) -> None:
     state.open[event.task] = None
 
 
+def _mint(state: State) -> None:
+    while (task := f"t{state.mint}") in state.keys or task in state.lost:
+        state.mint += 1
+
+
 _STATUS_OF_RUN = {
     Purpose.WORK: Status.RUNNING,
     Purpose.GATE: Status.REVIEWING,
@@ -243,7 +266,13 @@ _STATUS_OF_RUN = {
 def _plan(state: State, record: e.Record, event: e.RunPlanned) -> None:
     task = state.tasks[event.task]
     assert event.run == task.next_run(event.purpose), f"{event.run} planned out of turn"
-    run = Run(
+    status, base = _STATUS_OF_RUN[event.purpose], task.base or event.base
+    runs = (*task.runs, _planned(record, event))
+    _move(state, record, task.id, status, runs=runs, base=base, reason=event.reason)
+
+
+def _planned(record: e.Record, event: e.RunPlanned) -> Run:
+    return Run(
         id=event.run,
         task=event.task,
         purpose=event.purpose,
@@ -258,9 +287,6 @@ def _plan(state: State, record: e.Record, event: e.RunPlanned) -> None:
         bring_in=event.bring_in,
         limits=event.limits,
     )
-    status = _STATUS_OF_RUN[event.purpose]
-    base = task.base or event.base
-    _move(state, record, task.id, status, runs=(*task.runs, run), base=base, reason=event.reason)
 
 
 def _start(state: State, record: e.Record, event: e.RunStarted) -> None:
@@ -310,13 +336,14 @@ def _requeue(state: State, record: e.Record, event: e.TaskRequeued) -> None:
         "chain": (),
         "evidence": None,
         "reason": event.reason.message,
+        "doubt": 0,
     }
     _move(state, record, task.id, Status.HELD if task.paused else Status.QUEUED, **changes)
 
 
 def _approve(state: State, record: e.Record, event: e.TaskApproved) -> None:
     said = {"evidence": event.evidence, "commit": event.evidence.commit, "reason": event.evidence.reason}
-    _move(state, record, event.task, Status.APPROVED, landing=len(state.tasks[event.task].runs), **said)
+    _move(state, record, event.task, Status.APPROVED, landing=len(state.tasks[event.task].runs), doubt=0, **said)
 
 
 def _merge(state: State, record: e.Record, event: e.TaskMerged) -> None:
@@ -393,6 +420,124 @@ def _integrate(state: State, _record: e.Record, event: e.IntegrationCreated) -> 
     state.integration = event.commit
 
 
+# ---- after a loss ----------------------------------------------------------------------------------------------------
+
+
+def _lose(state: State, record: e.Record, event: e.BatchLost) -> None:
+    """What it named waits for a person, and nothing new starts before one has looked."""
+    state.paused = True
+    state.losses.append(Loss(seq=record.seq, tasks=event.tasks, evidence=event.evidence, reason=event.reason))
+    for name in event.tasks:
+        task = state.get(name)
+        if task is None:
+            state.lost.setdefault(name, 0)
+        elif not task.status.ended_well:
+            _doubt(state, record, task, skipped=task.skipped + 1)  # it may have planned a run
+    _mint(state)
+
+
+def _doubt(state: State, record: e.Record, task: Task, **changes: Any) -> None:
+    loss = state.losses[-1]
+    kept = f" and {loss.evidence}" if loss.evidence else ""
+    reason = (
+        f"batch {loss.seq} of the log is lost, and where this task stands is in doubt: look at "
+        f"`coord log --task {task.id}`{kept}, then `coord retry {task.id}` or `coord cancel {task.id}`"
+    )
+    _put(state, record, task, status=Status.WAITING_FOR_PERSON, reason=reason, doubt=loss.seq, **changes)
+
+
+_BEFORE_RUN = {
+    Purpose.WORK: {Status.QUEUED},
+    Purpose.GATE: {Status.RUNNING, Status.REVIEWING},
+    Purpose.REVIEW: {Status.RUNNING, Status.REVIEWING},
+    Purpose.LANDING: {Status.APPROVED},
+}
+
+
+def _fits(state: State, record: e.Record, event: e.AnyEvent) -> bool:
+    """Whether an event can follow what is known; what is in doubt only a person moves, until it ends."""
+    name = getattr(event, "task", None)
+    if name is None:
+        return True
+    if isinstance(event, e.TaskSubmitted):
+        return name.lower() not in state.keys
+    task = state.tasks.get(name)
+    if task is None or not _may_follow(task, event):
+        return False
+    if isinstance(event, e.RunPlanned):
+        _put(state, record, task, skipped=_number(task, event.run) - len(task.runs) - 1)
+    return True
+
+
+def _may_follow(task: Task, event: Any) -> bool:
+    match event:
+        case e.RunPlanned(run=run, purpose=purpose):
+            newest = _number(task, task.runs[-1].id) if task.runs else 0
+            in_turn = run == f"{task.id}.{max(newest + 1, _number(task, run))}.{purpose}" and not task.live
+            return in_turn and not task.doubt and task.status in _BEFORE_RUN[purpose]
+        case e.RunStarted(run=run) | e.RunEnded(run=run):
+            return any(known.id == run and known.live for known in task.runs)
+        case e.RunRefused() | e.TaskHeld() | e.TaskReleased():
+            return not task.status.ended or isinstance(event, e.RunRefused)
+        case e.TaskRequeued(reason=reason):
+            ours = not task.doubt or reason.kind in ("retried", "answered")
+            return ours and not task.live and _can_be(task, Status.HELD if task.paused else Status.QUEUED)
+        case e.TaskApproved(evidence=evidence):
+            ours = not task.doubt or evidence.reviewer == "person"
+            return ours and not task.live and _can_be(task, Status.APPROVED)
+        case e.TaskEscalated():
+            return not task.doubt and _can_be(task, Status.WAITING_FOR_PERSON)
+        case _:
+            return not task.doubt and _can_be(task, _STATUS_OF_END[type(event)])
+
+
+def _can_be(task: Task, status: Status) -> bool:
+    return status is task.status or status in TRANSITIONS[task.status]
+
+
+_STATUS_OF_END: dict[type[Any], Status] = {
+    e.TaskMerged: Status.MERGED,
+    e.TaskDone: Status.DONE,
+    e.TaskFailed: Status.FAILED,
+    e.TaskCancelled: Status.CANCELLED,
+    e.DependencyFailed: Status.DEPENDENCY_FAILED,
+}
+
+
+def _take_in_doubt(state: State, record: e.Record, event: Any) -> None:
+    """An event that does not fit: what it says of itself is taken, the rest is left aside, and its task is in doubt."""
+    task = state.tasks.get(event.task)
+    if task is None or isinstance(event, e.TaskSubmitted):
+        state.aside += 1
+        if task is None:
+            state.lost[event.task] = state.lost.get(event.task, 0) + 1
+            _mint(state)
+        return
+    if task.status.ended_well:
+        state.aside += 1  # that end is for ever
+        return
+    if not task.doubt:
+        _doubt(state, record, task)
+        task = state.tasks[task.id]
+    if type(event) in _STATUS_OF_END:
+        _MEANINGS[type(event)](state, record, event)
+        _put(state, record, state.tasks[task.id], doubt=0)
+        return
+    changes: dict[str, Any] = {}
+    if isinstance(event, e.RunPlanned) and all(run.id != event.run for run in task.runs):
+        changes = {"runs": (*task.runs, _planned(record, event)), "base": task.base or event.base}
+    else:
+        state.aside += 1
+    # no later run gets the number of this one
+    used = _number(task, getattr(event, "run", ""))
+    _put(state, record, task, skipped=max(task.skipped, used - len(task.runs)), **changes)
+
+
+def _number(task: Task, run: str) -> int:
+    number = run.removeprefix(f"{task.id}.").partition(".")[0]
+    return int(number) if number.isdecimal() else 0
+
+
 # A table, because asking a million records for one type after the other costs as much as folding them.
 _MEANINGS: dict[type[Any], Callable[[State, e.Record, Any], None]] = {
     e.TaskSubmitted: _submit,
@@ -416,4 +561,5 @@ _MEANINGS: dict[type[Any], Callable[[State, e.Record, Any], None]] = {
     e.SupervisorStopped: _leave,
     e.StopRequested: _ask_to_stop,
     e.IntegrationCreated: _integrate,
+    e.BatchLost: _lose,
 }

@@ -118,20 +118,25 @@ class SnapshotDirectory:
     ) -> Iterator[Snapshot]:
         """The whole snapshots of this log at these batches, newest (or oldest) first; each is read when asked for."""
         for seq in sorted(self._saved(projection, version), reverse=not oldest):
-            found = self._read(projection, version, seq) if seq in seqs else None
+            found = self.read(projection, version, seq) if seq in seqs else None
             if found is not None and found.log == log:
                 yield found
 
-    def _saved(self, projection: str, version: int) -> list[int]:
-        """Sequence numbers, newest first."""
+    def names(self) -> list[tuple[str, str, int, int]]:
+        """All files that are named like a snapshot, with what the name says: projection, version, sequence number."""
         try:
             names = self._env.list_directory(self._directory)
         except FileNotFoundError:
             return []
         matches = [match for name in names if (match := _NAME.fullmatch(name))]
-        return sorted((int(m[3]) for m in matches if m[1] == projection and int(m[2]) == version), reverse=True)
+        return [(match[0], match[1], int(match[2]), int(match[3])) for match in matches]
 
-    def _read(self, projection: str, version: int, seq: int) -> Snapshot | None:
+    def _saved(self, projection: str, version: int) -> list[int]:
+        """Sequence numbers, newest first."""
+        return sorted((seq for _, name, of, seq in self.names() if (name, of) == (projection, version)), reverse=True)
+
+    def read(self, projection: str, version: int, seq: int) -> Snapshot | None:
+        """The snapshot with that name; None when it is not there or not whole."""
         try:
             found = read(self._path(projection, version, seq), env=self._env)
         except (OSError, ValueError):

@@ -36,7 +36,7 @@ from coordination.errors import OutcomeUnknown
 from coordination.log import recovery
 from coordination.log.file import FileLog, create
 from coordination.log.frames import encode_line
-from coordination.log.page import Head, Page
+from coordination.log.page import Head, Page, Reading
 from coordination.store import SnapshotDirectory
 from coordination.testing import history
 from coordination.testing.gestures import Counting, Noticing, pieces
@@ -285,7 +285,7 @@ def _recovery_gestures(process: Process, env: Counting) -> list[tuple[str, int]]
     made: list[tuple[str, int]] = []
     real = recovery.recover
 
-    def recover(*arguments: Any, **more: Any) -> Head:
+    def recover(*arguments: Any, **more: Any) -> Reading:
         env.made.clear()
         try:
             return real(*arguments, **more)
@@ -455,11 +455,12 @@ def _advance_first() -> None:
     """Move the head before the line is written: a sync between the two promises what a kill then prevents."""
     real = FileLog._write  # noqa: SLF001 # a bug is planted inside
 
-    def write(self: FileLog, page: Page, head: Head, payload: bytes) -> Head:
+    def write(self: FileLog, page: Page, reading: Reading, payload: bytes) -> Head:
+        head = reading.head
         line, checksum = encode_line(payload, seq=head.seq + 1, durable=0, segment=head.segment, previous_sum=head.sum)
         if head.offset < self._segment_bytes:  # else it rolls
             page.advance(msgspec.structs.replace(head, offset=head.offset + len(line), seq=head.seq + 1, sum=checksum))
-        return real(self, page, head, payload)
+        return real(self, page, reading, payload)
 
     FileLog._write = write  # type: ignore[method-assign] # noqa: SLF001
 

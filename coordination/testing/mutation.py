@@ -1,4 +1,4 @@
-"""How is one rule of a module taken away, so that one can see who notices?
+"""How is one rule of a module taken away, and who notices?
 
 A mutant replaces exact texts of modules. It never touches a file: the changed source is compiled when the module is
 imported, in a process that does nothing else (``install``), or as a second module beside the right one (``beside``).
@@ -11,7 +11,8 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 
@@ -32,6 +33,17 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     rule: str  # what the texts are there for, in one sentence
     changes: tuple[Change, ...]
+
+
+Search = Callable[[int], str | None]  # given a seed, says what it found wrong; None: nothing
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Who noticed."""
+
+    caught_by: str | None  # the search's name; None: it survived
+    how: str
+    seconds: float
 
 
 class Outdated(Exception):
@@ -64,9 +76,23 @@ def beside(mutant: Mutant) -> ModuleType:
     """The one changed module under a name of its own; the right one stays. Raises Outdated."""
     ((name, (source, path)),) = sources_of(mutant).items()
     module = ModuleType(f"{name}__{mutant.name.replace('-', '_')}")
+    module.__file__ = str(path)
     sys.modules[module.__name__] = module  # msgspec looks there for the names in annotations
     exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 -- our own module, one text changed
     return module
+
+
+def judge(searches: Mapping[str, Search], seed: int) -> Verdict:
+    """Run the searches against the modules as they were imported, until one finds something."""
+    begun = time.monotonic()
+    for name, search in searches.items():
+        try:
+            how = search(seed)
+        except Exception as error:  # noqa: BLE001 -- who lacks a rule may fail in any way
+            how = f"{type(error).__name__}: {error}"
+        if how is not None:
+            return Verdict(caught_by=name, how=how, seconds=time.monotonic() - begun)
+    return Verdict(caught_by=None, how="", seconds=time.monotonic() - begun)
 
 
 def _source_of(module: str, mutant: str) -> tuple[str, Path]:

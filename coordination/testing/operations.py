@@ -14,7 +14,7 @@ from coordination import files
 from coordination.env import Env
 from coordination.errors import Conflict
 from coordination.log.file import FileLog, create
-from coordination.log.page import Page
+from coordination.log.page import Mark, Page
 from coordination.log.segments import PAGE
 from coordination.log.turns import Turns
 from coordination.store import Snapshot, SnapshotDirectory
@@ -26,7 +26,7 @@ SNAPSHOTS = "snapshots"
 PROJECTION = "counted"
 _TINY_BYTES = 1  # every append finds its segment full
 _WAIT_SECONDS = 0.001
-_numbers = itertools.count(1)
+_numbers = itertools.count(100)
 
 
 def log_of(place: Path) -> Path:
@@ -43,15 +43,15 @@ def appended(log: FileLog, payload: bytes) -> int:
             continue  # cut off by a recovery: it is void for ever
 
 
-def mark_unfinished(place: Path, env: Env) -> None:
-    """Leave the page as one who was killed in the middle of an append does: the next writer recovers."""
+def mark_unfinished(place: Path, env: Env, mark: Mark = "dirty") -> None:
+    """Leave the page as one who was killed in the middle of an append does, or one whose sync failed."""
     directory = log_of(place)
     log = FileLog(directory, env=env)
     turns = Turns(directory / "append.lock", env=env)
     try:
         with turns:
             page = Page(directory / PAGE, env.open_existing(directory / PAGE), log.uuid, env)
-            page.mark("dirty")
+            page.mark(mark)
             page.close()
     finally:
         turns.close()
@@ -101,6 +101,20 @@ def _recover_without_page(place: Path, env: Env, _payload: bytes) -> Ready:
     return log.settle
 
 
+def _append_to_unfinished(place: Path, env: Env, payload: bytes) -> Ready:
+    log = FileLog(log_of(place), env=env)
+    log.settle()
+    mark_unfinished(place, env)
+    return lambda: appended(log, payload)
+
+
+def _append_to_poisoned(place: Path, env: Env, payload: bytes) -> Ready:
+    log = FileLog(log_of(place), env=env)
+    log.settle()
+    mark_unfinished(place, env, "poison")
+    return lambda: appended(log, payload)
+
+
 def _read(place: Path, env: Env, _payload: bytes) -> Ready:
     log = FileLog(log_of(place), env=env)
 
@@ -125,6 +139,11 @@ def _snapshot(place: Path, env: Env, _payload: bytes) -> Ready:
     return lambda: directory.save(saved(next(_numbers)))
 
 
+def _snapshot_first(place: Path, env: Env, _payload: bytes) -> Ready:
+    directory = SnapshotDirectory(place / "more" / SNAPSHOTS, env=env)
+    return lambda: directory.save(saved(next(_numbers)))
+
+
 def _publish(place: Path, env: Env, payload: bytes) -> Ready:
     return lambda: files.publish(place / "published", payload, env=env)
 
@@ -135,10 +154,13 @@ OPERATIONS: Mapping[str, Operation] = {
     "append first": _append_first,
     "append": _append,
     "roll": _roll,
+    "append to unfinished": _append_to_unfinished,
+    "append to poisoned": _append_to_poisoned,
     "recover": _recover,
     "recover without page": _recover_without_page,
     "read": _read,
     "wait": _wait,
+    "snapshot first": _snapshot_first,
     "snapshot": _snapshot,
     "publish": _publish,
 }

@@ -62,7 +62,9 @@ def test_shellcheck_has_nothing_to_say() -> None:
         ("monitor.sh", ["--status", "--json"], "<-C><.><status><--json>"),
         ("monitor.sh", ["--agents"], "<-C><.><status>"),
         ("monitor.sh", ["--live"], "<-C><.><log><--follow>"),
-        ("repair.sh", ["--repair-all"], "<-C><.><replay><--verify>"),
+        ("repair.sh", [], "<-C><.><repair>"),
+        ("repair.sh", ["--repair-all"], "<-C><.><repair><--apply>"),
+        ("repair.sh", ["--apply", "--json"], "<-C><.><repair><--apply><--json>"),
     ],
 )
 def test_a_script_runs_the_command_with_its_arguments(

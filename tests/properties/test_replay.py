@@ -249,14 +249,14 @@ def newer_believed(patch: pytest.MonkeyPatch) -> None:
 
 
 def foreign_believed(patch: pytest.MonkeyPatch) -> None:
-    honest = SnapshotDirectory._read
+    honest = SnapshotDirectory.read
 
     def planted(directory: SnapshotDirectory, projection: str, version: int, seq: int) -> Snapshot | None:
         found = honest(directory, projection, version, seq)
         own = honest(directory, projection, version, min(directory._saved(projection, version)))
         return found and own and msgspec.structs.replace(found, log=own.log)
 
-    patch.setattr(SnapshotDirectory, "_read", planted)
+    patch.setattr(SnapshotDirectory, "read", planted)
 
 
 def rotten_believed(patch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,7 @@ def test_every_fact_has_its_place_in_the_fold() -> None:
         submitted("E", kind=Kind.SEARCH),
         planned(task="E"),
         e.TaskDone(task="E", evidence=e.Evidence(commit="b"), report="there"),
+        e.BatchLost(tasks=("E",), evidence="there", reason="a bit"),
     ]
     assert {type(event) for event in story} == set(get_args(e.AnyEvent))
     state, core = State(), Core()

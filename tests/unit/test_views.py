@@ -209,4 +209,5 @@ _EXAMPLES: tuple[e.AnyEvent, ...] = (
     e.SupervisorStopped(supervisor="s"),
     e.StopRequested(supervisor="s", mode="drain"),
     e.IntegrationCreated(branch="b", commit="c", target="main"),
+    e.BatchLost(tasks=("A",), evidence="repair/1", reason="a bit"),
 )
