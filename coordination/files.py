@@ -80,14 +80,15 @@ def sync_directory(path: Path, *, env: Env = REAL) -> None:
 
 def make_directory(path: Path, *, env: Env = REAL) -> None:
     """Make a directory (and its parents) for the owner only, durable on return; fine when it is there."""
-    if not env.is_directory(path):
-        make_directory(path.parent, env=env)
-        try:
-            env.make_directory(path)
-        except FileExistsError:
-            if not env.is_directory(path):
-                raise
-    env.sync_directory(path.parent)  # also when it was there: who made it may have been killed before this
+    if env.is_directory(path):
+        return
+    make_directory(path.parent, env=env)
+    try:
+        env.make_directory(path)
+    except FileExistsError:
+        if not env.is_directory(path):
+            raise
+    env.sync_directory(path.parent)
 
 
 def write_fully(descriptor: int, data: bytes, offset: int, *, env: Env = REAL) -> None:

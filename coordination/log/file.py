@@ -41,6 +41,7 @@ def connect(url: str, *, ours: bool = False) -> FileLog:
 def create(directory: Path, *, env: Env = REAL) -> None:
     """Make an empty log; fine when one is there. Raises LogDamaged when there was one and it is not whole."""
     files.make_directory(directory, env=env)
+    env.sync_directory(directory.parent)  # also when it was there: who made it may have been killed before this
     turns = Turns(directory / _APPEND_LOCK, env=env)
     try:
         with turns:
@@ -304,7 +305,6 @@ class FileLog:
             payload, seq=head.seq + 1, durable=reading.durable, segment=head.segment, previous_sum=head.sum
         )
         descriptor = self._tail.descriptor(head.segment)
-        self._tail.fill(descriptor, head, len(line))
         taken = self._env.write(descriptor, line, head.offset)
         if taken != len(line):
             raise OSError(errno.ENOSPC, f"the system took {taken} of {len(line)} bytes")

@@ -6,7 +6,7 @@ r"""What are the bytes of one line? Pure: no files here. The whole drawing is in
     `------- checksummed: segment number, previous sum, this -'
 
 A line counts only by its checksum, which chains it to the line before, so that a flipped, dropped, doubled or moved
-line is found. The payload comes back byte for byte. Behind the last line a segment may be filled with line feeds.
+line is found. The payload comes back byte for byte.
 """
 
 from __future__ import annotations

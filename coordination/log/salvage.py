@@ -377,7 +377,7 @@ def _raw_lines(path: Path, env: Env) -> Iterator[tuple[int, bytes, bool]]:
         begin, offset, rest = 0, 0, b""
         while block := env.read(descriptor, _BLOCK, offset):
             offset += len(block)
-            if not rest and block.count(b"\n") == len(block):  # what a segment is filled with ahead of its lines
+            if not rest and block.count(b"\n") == len(block):  # nothing but line feeds: no line, however many
                 begin = offset
                 continue
             lines = (rest + block).split(b"\n")

@@ -239,7 +239,7 @@ def _scan_segment(
             if batches:
                 yield position, batches
             rest = rest[position.offset - begin :]
-            if b"\n" in rest:  # a bad line, or the fill behind the last
+            if b"\n" in rest:  # a bad line
                 return
     finally:
         env.close(descriptor)

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from unittest.mock import patch
 
 from coordination.env import Env
 from coordination.errors import NotFound
-from coordination.log import tail
 from coordination.log.file import FileLog, create
 from coordination.testing.world import Fate, Fault, Killed, SimulatedEnv, SimulatedWorld
 
 DIRECTORY = Path("/state/log")
-_FILL_BYTES = 1 << 9
 _GESTURES_MAX = 20_000  # of one recovery; a few hundred are usual
 Batches = Sequence[tuple[int, str]]  # number and value
-
-
-@contextmanager
-def small_fill() -> Iterator[None]:
-    """Fill segments by little, so that the end of a fill is passed often, and worlds are quick to copy."""
-    with patch.object(tail, "_FILL_BYTES_MIN", _FILL_BYTES):
-        yield
 
 
 class Ledger:

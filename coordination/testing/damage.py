@@ -46,7 +46,6 @@ WITNESSES: tuple[Witness, ...] = ("page", "page of another boot", "no page")
 BOOT = "this"  # in which images are made
 _PLACE = Path("/")
 _TINY_BYTES = 1
-_FILL_BYTES = 16
 _EXTRA = b'{"extra":1}'
 
 
@@ -271,15 +270,7 @@ class _Builder:
         log.close()
 
     def image(self, name: str) -> Image:
-        older = tuple({path: _unfilled(data) for path, data in files.items()} for files in self.older)
-        contents = {path: _unfilled(data) for path, data in self.env.contents().items()}
-        return Image(name=name, contents=contents, batches=tuple(self.batches), older=older)
-
-
-def _unfilled(data: bytes) -> bytes:
-    """Most of a segment's fill left out, as is allowed: 64 KiB that say nothing take time."""
-    lines = data.rstrip(b"\n")
-    return data[: len(lines) + _FILL_BYTES] if lines[:1] == b"{" else data
+        return Image(name=name, contents=self.env.contents(), batches=tuple(self.batches), older=tuple(self.older))
 
 
 def images(seed: int) -> list[Image]:

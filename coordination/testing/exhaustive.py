@@ -30,7 +30,7 @@ import msgspec
 from coordination.errors import Conflict, OutcomeUnknown
 from coordination.log.file import FileLog, create
 from coordination.store.snapshot import Snapshot, SnapshotDirectory
-from coordination.testing.aftermath import DIRECTORY, Ledger, payload, read, recover, small_fill
+from coordination.testing.aftermath import DIRECTORY, Ledger, payload, read, recover
 from coordination.testing.disk import Directory, File, Node, apply, content_after, names_after
 from coordination.testing.world import Fate, Fault, Killed, SimulatedEnv, SimulatedWorld
 
@@ -98,15 +98,14 @@ class Workload(Fate):
     def explore(self) -> Report:
         """Run it."""
         self.world.fate = self
-        with small_fill():
-            for number, operation in enumerate(self.operations, 1):
-                self._watching = number == len(self.operations)
-                try:
-                    OPERATIONS[operation](self)
-                except Exception as error:  # noqa: BLE001 - nothing else may come out of the log
-                    self.wrong(f"{operation}: {type(error).__name__}: {error}")
-                self.next_fault = None
-            self._boundary()
+        for number, operation in enumerate(self.operations, 1):
+            self._watching = number == len(self.operations)
+            try:
+                OPERATIONS[operation](self)
+            except Exception as error:  # noqa: BLE001 - nothing else may come out of the log
+                self.wrong(f"{operation}: {type(error).__name__}: {error}")
+            self.next_fault = None
+        self._boundary()
         return self.report
 
     def wrong(self, what: str) -> None:

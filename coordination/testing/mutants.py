@@ -135,7 +135,7 @@ PUBLISHING = (
     _mutant(
         "directory-of-another-not-synced",
         "A directory that was there is synced all the same: who made it may not have come to it.",
-        (FILES, "    env.sync_directory(path.parent)  # also", "    # also"),
+        (FILE, "    env.sync_directory(directory.parent)  # also", "    # also"),
     ),
 )
 

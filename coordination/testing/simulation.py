@@ -33,7 +33,7 @@ import msgspec
 from coordination.errors import Conflict, OutcomeUnknown, Refused
 from coordination.log.file import FileLog, create
 from coordination.testing import history
-from coordination.testing.aftermath import DIRECTORY, Batches, Ledger, crash, payload, read, small_fill
+from coordination.testing.aftermath import DIRECTORY, Batches, Ledger, crash, payload, read
 from coordination.testing.disk import File
 from coordination.testing.scheduler import Actor, Scheduler, Script
 from coordination.testing.world import DAY_SECONDS, Fate, Fault, SimulatedEnv, SimulatedWorld, Stuck
@@ -112,13 +112,12 @@ class Schedule(Scheduler):
 
     def play(self) -> Report:
         """Let it happen, and judge."""
-        with small_fill():
-            try:
-                self.run()
-            except Stuck as stuck:
-                self.wrong(str(stuck))
-            else:
-                self._judge()
+        try:
+            self.run()
+        except Stuck as stuck:
+            self.wrong(str(stuck))
+        else:
+            self._judge()
         self.report.gestures = self.gestures
         self.report.acknowledged = len(self.ledger.acknowledged)
         return self.report

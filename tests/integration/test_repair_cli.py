@@ -113,6 +113,17 @@ def test_a_task_in_doubt_waits_for_a_person(coord: Say, state: Path) -> None:
     assert json.loads(coord("show", "T3", "--json"))["state"] == "queued"
 
 
+def test_what_nothing_proves_must_be_a_batch_of_events(coord: Say, state: Path) -> None:
+    """Batch 2 is destroyed and so cannot prove batch 3, which is JSON and no batch: kept, it would stop every fold."""
+    path = newest(state)
+    line = next(raw for raw in path.read_bytes().split(b"\n") if raw.startswith(b'{"seq":2,'))
+    change(path, line, bytes(len(line)))
+    change(path, b'"task":"T3","spec"', b'"tusk":"T3","spec"')
+    assert "Lost: 2-3. Doubtful: none." in coord("repair", "--apply")
+    status = json.loads(coord("status", "--json"))
+    assert any("T3" in warning for warning in status["warnings"])
+
+
 def test_replay_repair_is_the_same(coord: Say, state: Path) -> None:
     """`coord replay --repair` repairs."""
     damage(state)

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from coordination.errors import Conflict, OutcomeUnknown, Refused
 from coordination.log.file import FileLog, create
-from coordination.testing.aftermath import DIRECTORY, Cut, payload, read, small_fill
+from coordination.testing.aftermath import DIRECTORY, Cut, payload, read
 from coordination.testing.world import Fate, Fault, Killed, SimulatedEnv, SimulatedWorld
 
 WRITERS = 3
@@ -185,14 +185,13 @@ class Histories(RuleBasedStateMachine):
 def test_histories(tier: int) -> None:
     """The log holds what the list holds, whatever happens in between."""
     examples, steps = (120, 30) if tier == 1 else (5_000, 60)
-    with small_fill():
-        run_state_machine_as_test(
-            Histories,
-            settings=settings(
-                max_examples=examples,
-                stateful_step_count=steps,
-                deadline=None,
-                suppress_health_check=list(HealthCheck),
-                print_blob=True,
-            ),
-        )
+    run_state_machine_as_test(
+        Histories,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )

@@ -303,33 +303,3 @@ def test_a_page_that_was_removed_while_somebody_waits(directory: Path, env: Hook
     assert [seq for seq, _ in log.read(0, upto="durable")] == [1, 2]
     assert log.epoch == 2
     log.close()
-
-
-def test_without_room_for_the_fill_the_line_is_written_all_the_same(directory: Path) -> None:
-    """Filling a segment ahead is a courtesy: when only it fails, nothing fails."""
-
-    class Narrow(Env):
-        def write(self, descriptor: int, data: bytes, offset: int) -> int:
-            if len(data) > 1000:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return super().write(descriptor, data, offset)
-
-    log = FileLog(directory, env=Narrow())
-    assert log.append(payload(1), after=0) == 1
-    assert log.append(payload(2), after=1) == 2
-    (path,) = directory.glob("*.jsonl")
-    assert path.read_bytes().count(b"\n") == 3
-    log.close()
-
-
-def test_a_full_segment_is_filled_in_steps(directory: Path, env: Hooked) -> None:
-    """Lines never meet the end of the file, and what stands behind the last line is nothing but line feeds."""
-    log = FileLog(directory, env=env)
-    text = b'{"text":"%b"}' % (b"x" * 30_000)
-    for after in range(8):
-        log.append(text, after=after)
-        (path,) = directory.glob("*.jsonl")
-        data = path.read_bytes()
-        assert len(data) > len(data.rstrip(b"\n")) + 1
-        assert data.rstrip(b"\n").count(b"\n") == after + 1
-    log.close()
