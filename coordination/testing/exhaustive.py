@@ -8,7 +8,7 @@ when it crashes again during recovery. The gestures of the operations before the
 ::
 
     python -m coordination.testing.exhaustive --operations 2
-    python -m coordination.testing.exhaustive --workload append,roll --thorough
+    python -m coordination.testing.exhaustive --workload append,roll --disks 4 --bytes 2 --nested 0
 """
 
 from __future__ import annotations
@@ -51,10 +51,14 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int  # places at which a write is torn
     nested: int  # gestures of each recovery at which it crashes again
 
+    def as_options(self) -> str:
+        """As the command line takes them."""
+        return f"--disks {self.disks} --bytes {self.bytes} --nested {self.nested}"
+
 
 SKETCHY = Bounds(disks=2, bytes=1, nested=1)
 BYTE_BY_BYTE = Bounds(disks=0, bytes=0, nested=1)
-THOROUGH = Bounds(disks=0, bytes=0, nested=0)
+NESTED = Bounds(disks=12, bytes=6, nested=0)
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -111,8 +115,7 @@ class Workload(Fate):
     def wrong(self, what: str) -> None:
         """A promise was broken."""
         if len(self.report.violations) < _VIOLATIONS_MAX:
-            thorough = " --thorough" if self.bounds == THOROUGH else ""
-            again = f"--workload {','.join(self.operations)} --seed {self._seed}{thorough}"
+            again = f"--workload {','.join(self.operations)} --seed {self._seed} {self.bounds.as_options()}"
             self.report.violations.append(f"{what}\n    again: python -m coordination.testing.exhaustive {again}")
 
     def step(self, env: SimulatedEnv, gesture: str, about: object) -> Fault | None:
@@ -316,7 +319,7 @@ class _Nested(Fate):
         return None
 
     def _crash(self, content: Contents | None, names: Names | None) -> None:
-        twin = self._world.copy(self._gestures)
+        twin = self._world.copy(self._world.dice.getrandbits(32))
         if content is not None or self._gestures % 4:
             twin.power_cut(content, names)
         self._workload.report.states += 1
@@ -433,7 +436,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m coordination.testing.exhaustive", description=__doc__)
     parser.add_argument("--operations", type=int, default=2, help="all workloads of up to so many")
     parser.add_argument("--workload", help=f"one workload: {', '.join(OPERATIONS)}, with commas between them")
-    parser.add_argument("--thorough", action="store_true", help="crash every recovery again at every gesture")
+    parser.add_argument("--disks", type=int, default=0, help="outcomes of a power cut at each gesture; 0: all")
+    parser.add_argument("--bytes", type=int, default=0, help="places at which a write is torn; 0: every byte")
+    parser.add_argument("--nested", type=int, default=1, help="gestures of a recovery that crash again; 0: every one")
     parser.add_argument("--seed", type=int, default=0, help="of what is left to chance within the bounds")
     parser.add_argument("--seconds", type=float, help="begin no workload after that long")
     parser.add_argument("--processes", type=int, default=1, help="how many at once")
@@ -442,7 +447,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = [tuple(asked.workload.split(","))]
     else:
         chosen = [each for number in range(1, asked.operations + 1) for each in workloads(number)]
-    bounds = THOROUGH if asked.thorough else BYTE_BY_BYTE
+    bounds = Bounds(disks=asked.disks, bytes=asked.bytes, nested=asked.nested)
     begun = time.monotonic()
     report = explore(chosen, bounds, seed=asked.seed, seconds=asked.seconds, processes=asked.processes)
     rate = report.states / (time.monotonic() - begun)

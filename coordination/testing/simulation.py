@@ -24,8 +24,9 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -45,13 +46,13 @@ _TRIES = 30
 _PART = 50  # schedules that one process does in a row
 _SYNCS = ("sync", "sync_data")
 _KILLING = (*_SYNCS, "write", "store", "store_many", "rename", "sync_directory", "lock", "unlock", "wake", "wait_word")
-_RARE = ("create", "rename", "sync_directory", "resize", "unlink")
-_FAILING = ("open_write", "open_existing", "open_read", *_RARE, "read")
+_OPENING = ("open_write", "open_existing", "open_read", "create")
+_FAILING = (*_OPENING, "rename", "sync_directory", "resize", "read", "unlink")
 _JUMPS = (DAY_SECONDS, -DAY_SECONDS, 365 * DAY_SECONDS, -365 * DAY_SECONDS)
-Trouble = Literal["kill", "kill aimed", "power cut", "failed sync", "short", "full", "error", "split", "stop", "jump"]
-TROUBLES: tuple[Trouble, ...] = (
-    "kill", "kill aimed", "power cut", "failed sync", "failed sync", "short", "full", "error", "split", "stop", "jump",
-)  # fmt: skip
+Trouble = Literal[
+    "kill", "kill aimed", "power cut", "failed sync", "failed names", "short", "full", "error", "split", "stop", "jump"
+]  # fmt: skip
+TROUBLES: tuple[Trouble, ...] = (*get_args(Trouble), "failed sync")
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -75,12 +76,13 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 class Aim(msgspec.Struct):
-    """A fault that hits the gesture of a kind that many times from now."""
+    """A fault that hits a gesture of one kind, so many of them from now."""
 
-    gesture: str
+    trouble: Trouble
     left: int
     fault: Fault
     times: int = 1
+    path: Path | None = None  # only gestures about this one count
 
 
 class Schedule(Scheduler):
@@ -144,33 +146,30 @@ class Schedule(Scheduler):
 
     def _plan(self, trouble: Trouble) -> None:
         dice = self.dice
-        self.report.troubles[trouble] += 1
         count, share = dice.choice((dice.randrange(1, 8), dice.randrange(1, 30))), dice.random()
+        dropped, times = dice.random() < 0.5, dice.randrange(1, 20)
         match trouble:
             case "kill":
-                self._at(dice.randrange(600), lambda _: Fault("kill", share=share))
+                self._at(dice.randrange(600), lambda _: self._struck_by("kill", Fault("kill", share=share)))
             case "kill aimed":
-                self._aim(dice.choice(_KILLING), count, Fault("kill", share=share))
+                self._aim(dice.choice(_KILLING), Aim(trouble, count, Fault("kill", share=share)))
             case "power cut":
                 self._at(dice.randrange(600), self._cut)
             case "failed sync":
-                self._aim(dice.choice(_SYNCS), count, Fault("error", errno.EIO, dropped=dice.random() < 0.5))
+                self._aim(dice.choice(_SYNCS), Aim(trouble, count, Fault("error", errno.EIO, dropped=dropped)))
+            case "failed names":
+                fault = Fault("error", errno.EIO, dropped=True)
+                self._aim("sync_directory", Aim(trouble, dice.randrange(1, 5), fault, path=DIRECTORY))
             case "short":
-                self._aim("write", count, Fault("short", share=share))
+                self._aim("write", Aim(trouble, count, Fault("short", share=share)))
             case "full":
-                self._aim("write", count, Fault("error", errno.ENOSPC), dice.randrange(1, 6))
+                self._aim("write", Aim(trouble, count, Fault("error", errno.ENOSPC), dice.randrange(1, 6)))
             case "error":
-                code, dropped = dice.choice((errno.EIO, errno.ENOSPC)), dice.random() < 0.5
-                gesture = dice.choice((*_FAILING, "sync_directory"))
-                left = dice.randrange(1, 8) if gesture in _RARE else count
-                self._aim(gesture, left, Fault("error", code, dropped=dropped))
+                fault = Fault("error", dice.choice((errno.EIO, errno.ENOSPC)), dropped=dropped)
+                self._aim(dice.choice(_FAILING), Aim(trouble, count, fault))
             case "split":
-                self._aim(
-                    dice.choice(("write", "look", "wait_word")),
-                    count,
-                    Fault("split", share=share),
-                    dice.randrange(1, 20),
-                )
+                gesture = dice.choice(("write", "look", "wait_word"))
+                self._aim(gesture, Aim(trouble, count, Fault("split", share=share), times))
             case "stop":
                 self._at(dice.randrange(600), self._stop)
             case "jump":
@@ -181,8 +180,8 @@ class Schedule(Scheduler):
         self._moments.sort(key=lambda moment: moment[0])
         self._next_moment = self._moments[0][0]
 
-    def _aim(self, gesture: str, left: int, fault: Fault, times: int = 1) -> None:
-        self._aims.setdefault(gesture, []).append(Aim(gesture, left, fault, times))
+    def _aim(self, gesture: str, aim: Aim) -> None:
+        self._aims.setdefault(gesture, []).append(aim)
 
     # what happens
 
@@ -200,6 +199,8 @@ class Schedule(Scheduler):
 
     def _struck(self, env: SimulatedEnv, gesture: str, about: object) -> Fault | None:
         for aim in self._aims[gesture]:
+            if aim.path is not None and aim.path != about:
+                continue
             aim.left -= 1
             if aim.left <= 0:
                 aim.times -= 1
@@ -207,8 +208,12 @@ class Schedule(Scheduler):
                     self._aims[gesture].remove(aim)
                 if gesture in _SYNCS and aim.fault.kind == "error":
                     self._sync_fails(env, about)
-                return aim.fault
+                return self._struck_by(aim.trouble, aim.fault)
         return None
+
+    def _struck_by(self, trouble: Trouble, fault: Fault | None = None) -> Fault | None:
+        self.report.troubles[trouble] += 1
+        return fault
 
     def _sync_fails(self, env: SimulatedEnv, descriptor: object) -> None:
         """Remember what was on the disk before; often more happens while nobody has understood yet."""
@@ -229,16 +234,15 @@ class Schedule(Scheduler):
         self._failed_sync, self._booting = {}, True
         if self.dice.random() < 0.4:
             self._at(self.dice.randrange(1, 120), self._cut)
-            self.report.troubles["power cut"] += 1
-        return None
+        return self._struck_by("power cut")
 
     def _stop(self, env: SimulatedEnv) -> Fault | None:
         self.stop(env, self.dice.choice((0.001, 0.05, 0.8)))
-        return None
+        return self._struck_by("stop")
 
     def _jump(self, env: SimulatedEnv) -> Fault | None:  # noqa: ARG002 - everybody's clock
         self.world.jump(self.dice.choice(_JUMPS))
-        return None
+        return self._struck_by("jump")
 
     def _crash(self, env: SimulatedEnv | None, *, worst: bool = False) -> None:  # noqa: ARG002 - it hits a copy
         if self._crashes_left:
