@@ -394,13 +394,20 @@ class FileLog:
 
 def _create_unless_there(directory: Path, env: Env) -> None:
     try:
-        segments.load(directory, env=env)
+        chain = segments.load(directory, env=env)
     except NotFound:
         header = Header(log=env.uuid(), segment=1, epoch=1, first_seq=1, durable=0, previous=None)
-        head = recovery.publish_segment(directory, header, (), env=env)
-        page = _new_page(directory, header.log, env)
-        page.set_up(head)
-        page.close()
+    else:
+        if len(chain.segments) > 1 or env.is_file(directory / PAGE):
+            return
+        # who made it did not finish, and when he failed to sync the directory, another sync may succeed without it
+        header = chain.last.header
+        if segments.remainder(chain, chain.last.start, env=env):
+            return  # whatever stands there, and be it damaged, is not ours to write over
+    head = recovery.publish_segment(directory, header, (), env=env)
+    page = _new_page(directory, header.log, env)
+    page.set_up(head)
+    page.close()
 
 
 def _new_page(directory: Path, log: str, env: Env) -> Page:

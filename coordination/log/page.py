@@ -136,6 +136,12 @@ class Page:
         for mark in ("poison", "syncing", "dirty"):
             self._store(mark, 0)
 
+    def introduce(self, head: Head, durable: int) -> None:
+        """Make it a page of this boot that says what stands, marked as it is. In both turns."""
+        self.reach(durable)
+        self._env.store_many(self._words, 0, (_MAGIC, self._boot, self._log))
+        self.advance(head)
+
     def advance(self, head: Head) -> None:
         """Say that ``head`` was appended. In the append turn, between ``begin`` and ``clear``."""
         generation = self._words[_GENERATION] + 1 & 0xFFFFFFFFFFFFFFFF

@@ -63,6 +63,9 @@ def recover(directory: Path, page: Page, *, env: Env) -> Reading:
     number = chain.last.header.segment + 1
     chain = _known(chain, reading, env)
     found = survey(chain, reading, env=env)
+    if reading is None or not reading.this_boot:
+        # before the new segment: if its name does not reach the disk, the next recovery must know that it is new
+        page.introduce(_head_of(chain, found.end), max(found.proven.seq, 0 if reading is None else reading.durable))
     header = Header(
         log=chain.last.header.log,
         segment=number,
@@ -94,6 +97,10 @@ def publish_segment(directory: Path, header: Header, payloads: tuple[bytes, ...]
     data = b"".join(lines)
     files.publish(segments.path_of(directory, header.segment), data, env=env)
     return Head(epoch=header.epoch, segment=header.segment, offset=len(data), seq=seq, sum=checksum)
+
+
+def _head_of(chain: Chain, end: Position) -> Head:
+    return Head(epoch=chain.epoch, segment=end.segment, offset=end.offset, seq=end.seq, sum=end.sum)
 
 
 def _known(chain: Chain, reading: Reading | None, env: Env) -> Chain:

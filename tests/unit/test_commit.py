@@ -303,3 +303,29 @@ def test_a_page_that_was_removed_while_somebody_waits(directory: Path, env: Hook
     assert [seq for seq, _ in log.read(0, upto="durable")] == [1, 2]
     assert log.epoch == 2
     log.close()
+
+
+def test_a_log_that_was_only_half_made_is_made_again(tmp_path: Path, env: Hooked) -> None:
+    """Killed after its first segment and before its page: the segment is published again, under the same name."""
+    create(tmp_path / "log", env=env)
+    (tmp_path / "log" / "page").unlink()
+    (path,) = (tmp_path / "log").glob("*.jsonl")
+    before = path.stat().st_ino, path.read_bytes()
+    create(tmp_path / "log", env=env)
+    assert (path.stat().st_ino, path.read_bytes()) != before
+    assert path.read_bytes() == before[1]
+    log = FileLog(tmp_path / "log", env=env)
+    assert log.append(payload(1), after=0) == 1
+    assert log.epoch == 1
+    log.close()
+
+
+@pytest.mark.parametrize("rest", [b"torn", b'{"seq":1,"durable":0,"n":1,"sum":"00000000"}\n'])
+def test_what_is_damaged_is_never_made_again(directory: Path, env: Hooked, rest: bytes) -> None:
+    """Without a page, a segment in which anything stands behind its header is left as it is, byte for byte."""
+    (directory / "page").unlink()
+    (path,) = directory.glob("*.jsonl")
+    path.write_bytes(path.read_bytes() + rest)
+    before = path.read_bytes()
+    create(directory, env=env)
+    assert path.read_bytes() == before
