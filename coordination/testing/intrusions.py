@@ -112,12 +112,27 @@ class _Waiting(BaseException):
     """An intruder waits for the victim, which stands still: it is put aside for good."""
 
 
-class _Stage(Fate):
-    """One world with its victim, its intruders, and what all of them were told."""
+class _Bounded(Fate):
+    """Nobody else is there, and a log that never comes to an end is stopped."""
 
     watching = True
 
+    def __init__(self) -> None:
+        self._left = _GESTURES_MAX
+
+    def step(self, env: SimulatedEnv, gesture: str, about: object) -> Fault | None:  # noqa: ARG002 -- whatever it is
+        """Count."""
+        self._left -= 1
+        if self._left < 0:
+            raise Stuck(f"no end after {_GESTURES_MAX} gestures")
+        return None
+
+
+class _Stage(_Bounded):
+    """One world with its victim, its intruders, and what all of them were told."""
+
     def __init__(self, case: Case) -> None:
+        super().__init__()
         self.world = SimulatedWorld()
         self.world.dice = _Unlucky(0)
         self.case = case
@@ -129,7 +144,6 @@ class _Stage(Fate):
         self._faults: list[tuple[str, int, Fault]] = []
         self._sleeps = 0
         self._moment = 0
-        self._all = 0
 
     def play(self) -> list[str]:
         """Prelude, deed, intrusion, judgement; what was wrong."""
@@ -151,11 +165,9 @@ class _Stage(Fate):
 
     # what happens
 
-    def step(self, env: SimulatedEnv, gesture: str, about: object) -> Fault | None:  # noqa: ARG002 -- whatever it is
+    def step(self, env: SimulatedEnv, gesture: str, about: object) -> Fault | None:
         """Let the intruders in when the time has come; let them meet their faults."""
-        self._all += 1
-        if self._all > _GESTURES_MAX:
-            raise Stuck(f"no end after {_GESTURES_MAX} gestures")
+        super().step(env, gesture, about)
         if env is self._victim:
             self.gestures += 1
             if self.gestures == self.case.gesture:
@@ -270,6 +282,7 @@ class _Stage(Fate):
 
     def _judge(self, *, cut: bool) -> None:
         twin = self.world.copy(0)
+        twin.fate = _Bounded()
         when = "with nothing but the disk" if cut else "at the end"
         if cut:
             twin.power_cut(lambda file: content_after(file, 0), lambda directory: names_after(directory, ()))
