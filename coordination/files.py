@@ -91,6 +91,18 @@ def make_directory(path: Path, *, env: Env = REAL) -> None:
     env.sync_directory(path.parent)
 
 
+def ensure_directory(path: Path, *, env: Env = REAL) -> None:
+    """``make_directory``, and durable also when somebody else made it and was killed before it was."""
+    if not env.is_directory(path):
+        ensure_directory(path.parent, env=env)
+        try:
+            env.make_directory(path)
+        except FileExistsError:
+            if not env.is_directory(path):
+                raise
+    env.sync_directory(path.parent)  # also when it was there
+
+
 def write_fully(descriptor: int, data: bytes, offset: int, *, env: Env = REAL) -> None:
     """Write all of ``data`` at ``offset``, in as many pieces as the system likes. Raises OSError."""
     while data:

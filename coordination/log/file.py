@@ -40,8 +40,7 @@ def connect(url: str, *, ours: bool = False) -> FileLog:
 
 def create(directory: Path, *, env: Env = REAL) -> None:
     """Make an empty log; fine when one is there. Raises LogDamaged when there was one and it is not whole."""
-    files.make_directory(directory, env=env)
-    env.sync_directory(directory.parent)  # also when it was there: who made it may have been killed before this
+    files.ensure_directory(directory, env=env)
     turns = Turns(directory / _APPEND_LOCK, env=env)
     try:
         with turns:
@@ -78,8 +77,7 @@ class FileLog:
             bell=lambda: self._bell("append"),
             registered=lambda: self._signed("append"),
         )
-        self._tail = Tail(directory, self._turns.names, env=env)  # this and the next only in the append turn
-        self._trusted: tuple[Page, int] | None = None  # a page that was held against the files, and when
+        self._tail = Tail(directory, self._turns.names, env=env)  # only in the append turn
         self._commit = Commit(
             directory,
             bell=lambda: self._bell("sync"),
@@ -272,24 +270,20 @@ class FileLog:
         try:
             page = self._page_to_write()
             reading = page.read()
-            if reading is None or not self._believed(page, reading):
+            if reading is None or not self._believed(reading):
                 with self._commit.turns:
                     self._sign(page, "append")
                     reading = recovery.recover(self._directory, page, env=self._env)
                 for sleeping in (0, 1):
                     page.ring_round(sleeping)
-            self._trusted = page, reading.generation
             return page, reading
         except OSError as error:
             needs = f"{self._directory}: the log needs recovery, which failed: {error}"
             raise Refused(f"{needs}. Nothing was appended; remove the cause and try again") from error
 
-    def _believed(self, page: Page, reading: Reading) -> bool:
-        if not reading.this_boot or reading.dirty or reading.poisoned:
-            return False
-        # Once it was held against the files, only the likes of us change both. A page that goes back was put back.
-        trusted = self._trusted is not None and self._trusted[0] is page and self._trusted[1] <= reading.generation
-        return trusted or self._tail.follows(reading.head)
+    def _believed(self, reading: Reading) -> bool:
+        left_in_order = reading.this_boot and not reading.dirty and not reading.poisoned
+        return left_in_order and self._tail.follows(reading.head)
 
     def _decided_again(self, head: Head, after: int, again: Callable[[], bytes] | None) -> bytes:
         if again is None:

@@ -102,7 +102,7 @@ class SnapshotDirectory:
 
     def save(self, snapshot: Snapshot) -> None:
         """Publish it, durable on return; of the older ones of its projection and version keep one. Raises OSError."""
-        files.make_directory(self._directory, env=self._env)
+        files.ensure_directory(self._directory, env=self._env)
         name, version = snapshot.projection, snapshot.version
         files.publish(self._path(name, version, snapshot.seq), encode(snapshot), env=self._env)
         # one with a higher number is somebody's later state, or of another log: neither says that this one is old

@@ -137,7 +137,7 @@ PUBLISHING = (
     _mutant(
         "directory-of-another-not-synced",
         "A directory that was there is synced all the same: who made it may not have come to it.",
-        (FILE, "    env.sync_directory(directory.parent)  # also", "    # also"),
+        (FILES, "    env.sync_directory(path.parent)  # also", "    # also"),
     ),
 )
 
@@ -291,24 +291,24 @@ MARKS = (
         "A page with the dirty mark is not believed.",
         (
             FILE,
-            "if not reading.this_boot or reading.dirty or reading.poisoned:",
-            "if not reading.this_boot or reading.poisoned:",
+            "reading.this_boot and not reading.dirty and not reading.poisoned",
+            "reading.this_boot and not reading.poisoned",
         ),
     ),
     _mutant(
         "tail-not-compared",
-        "A page is believed at first only if the segment ends where it says.",
-        (FILE, "return trusted or self._tail.follows(reading.head)", "return trusted or reading.head.seq >= 0"),
+        "A page is believed only if the segment ends where it says.",
+        (FILE, "left_in_order and self._tail.follows(reading.head)", "left_in_order"),
     ),
     _mutant(
         "neither-dirty-nor-compared",
         "Either the mark or the segment's end tells that a line was begun.",
         (
             FILE,
-            "if not reading.this_boot or reading.dirty or reading.poisoned:",
-            "if not reading.this_boot or reading.poisoned:",
+            "reading.this_boot and not reading.dirty and not reading.poisoned",
+            "reading.this_boot and not reading.poisoned",
         ),
-        (FILE, "return trusted or self._tail.follows(reading.head)", "return trusted or reading.head.seq >= 0"),
+        (FILE, "left_in_order and self._tail.follows(reading.head)", "left_in_order"),
     ),
     _mutant(
         "no-syncing-mark",
@@ -362,16 +362,6 @@ MARKS = (
         (TAIL, "if self._names.file_id_at(self._name_after) is not None:", "if head.seq < 0:"),
     ),
     _mutant(
-        "page-that-goes-back-trusted",
-        "A page whose generation went back was put back, and is held against the files again.",
-        (FILE, "self._trusted[0] is page and self._trusted[1] <= reading.generation", "self._trusted[0] is page"),
-    ),
-    _mutant(
-        "another-page-trusted",
-        "Another page is held against the files, whatever was found about the one before.",
-        (FILE, "self._trusted[0] is page and self._trusted[1]", "self._trusted[1]"),
-    ),
-    _mutant(
         "watermark-above-head-believed",
         "A page that calls more durable than it says was written is broken.",
         (PAGE, "            or durable > seq\n", ""),
@@ -409,8 +399,8 @@ POISON = (
         "Nothing is appended to a poisoned log before a recovery.",
         (
             FILE,
-            "if not reading.this_boot or reading.dirty or reading.poisoned:",
-            "if not reading.this_boot or reading.dirty:",
+            "reading.this_boot and not reading.dirty and not reading.poisoned",
+            "reading.this_boot and not reading.dirty",
         ),
     ),
     _mutant(

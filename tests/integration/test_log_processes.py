@@ -59,7 +59,7 @@ COUNTER = """
 import sys
 from pathlib import Path
 from coordination import log as logs
-from coordination.model.events import CoordinationPaused
+from coordination.model.events import CoordinationPaused, canonical
 from coordination.store import Store
 
 class Counts:
@@ -68,8 +68,8 @@ class Counts:
     def fold(self, state, record):
         state[record.event.reason] = state.get(record.event.reason, 0) + 1
         return state
-    def dump(self, state): return dict(state)
-    def load(self, value): return dict(value)
+    def dump(self, state): return canonical(state)
+    def load(self, data): raise NotImplementedError
 
 name, transactions = sys.argv[2], int(sys.argv[3])
 store = Store(logs.connect("file:" + sys.argv[1]), Counts(), None, lambda: 1.0)

@@ -102,7 +102,6 @@ PLANTED: dict[str, tuple[str, Callable[[], Any]]] = {
     "no sync of directories": ("append", lambda: patch.object(SimulatedEnv, "sync_directory", nothing)),
     "no sync of published files": ("roll", lambda: patch.object(SimulatedEnv, "sync", nothing)),
     "segments appear bit by bit": ("roll", lambda: patch.object(files, "publish", in_place)),
-    "snapshots appear bit by bit": ("snapshot,snapshot", lambda: patch.object(files, "publish", in_place)),
     "any batch counts as durable": ("append", lambda: patch.object(page.Page, "covers", lambda *_: True)),
     "what is unproven is left out": (
         "killed-syncing,settle",

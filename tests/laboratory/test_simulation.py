@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from coordination.errors import LockHeld
-from coordination.log import commit, file, page, recovery
+from coordination.log import commit, file, page
 from coordination.testing.simulation import TROUBLES, Report, Schedule, Trouble, main, search, search_with_pool
 from coordination.testing.world import SimulatedEnv
 
@@ -131,10 +131,6 @@ PLANTED: dict[str, Planted] = {
     ),
     "any batch counts as durable": (TROUBLES, lambda: patch.object(page.Page, "covers", always)),
     "who waits in vain says that nothing was appended": (("stop",), lambda: patch.object(file, "LockHeld", Unraised)),
-    "a segment that may have no name is kept": (
-        ("error", "error", "power cut"),
-        lambda: patch.object(recovery, "_known", lambda chain, *_, **__: chain),
-    ),
 }
 
 
