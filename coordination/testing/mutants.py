@@ -815,17 +815,6 @@ def intruders(cases: int | None) -> Search:
     return look
 
 
-def damages(cases: int) -> Search:
-    """Flipped bits, cut, zeroed, exchanged, missing and old files, on bytes in memory."""
-
-    def look(seed: int) -> str | None:
-        from coordination.testing.damage import run
-
-        return next(iter(run(cases, seed).violations), None)
-
-    return look
-
-
 def kernel_tests(seed: int) -> str | None:
     """The kernel's own tests, where there is a checkout."""
     import pytest
@@ -851,7 +840,6 @@ ALL: Mapping[str, Search] = {
     "the kernel's tests": kernel_tests,
     "intruders everywhere": intruders(None),
     "the long simulation": schedules(3000),
-    "damage": damages(3000),
 }
 
 
