@@ -316,6 +316,17 @@ def _stale(case: _Case) -> Iterator[Violation]:
             yield Violation("stale", message, (*newest.events, seen))
 
 
+def _shrinking(case: _Case) -> Iterator[Violation]:
+    """Who reads twice does not see less the second time."""
+    furthest: dict[str, Seen] = {}
+    for seen in sorted((each for each in case.seen if each.durable), key=lambda each: each.at):
+        before = furthest.setdefault(seen.process, seen)
+        if len(before.values) > len(seen.values):
+            message = f"{seen.process} saw {len(before.values)} batches, durable, and later {len(seen.values)}"
+            yield Violation("stale", message, (before, seen))
+        furthest[seen.process] = max(before, seen, key=lambda each: len(each.values))
+
+
 RULES: tuple[_Rule, ...] = (
     _lost,
     _phantom,
@@ -326,6 +337,7 @@ RULES: tuple[_Rule, ...] = (
     _vanished,
     _disagreeing,
     _stale,
+    _shrinking,
 )
 
 

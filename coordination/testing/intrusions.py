@@ -28,7 +28,7 @@ import msgspec
 from coordination.errors import Conflict, OutcomeUnknown, Refused
 from coordination.log import Upto
 from coordination.log.file import FileLog, create
-from coordination.testing.disk import content_after, names_after
+from coordination.testing.disk import Directory, Node, content_after, names_after
 from coordination.testing.history import Event, Seen, violations
 from coordination.testing.world import Fate, Fault, Killed, SimulatedEnv, SimulatedWorld, Stuck
 
@@ -45,6 +45,8 @@ FAULTS: Mapping[str, tuple[tuple[str, int, Fault], ...]] = {
     "append": (),
     "settle": (),
     "take the page away": (),
+    "see what a crash would leave": (),
+    "die while making the log": (("rename", 1, Fault("split")), ("sync_directory", 1, _DEATH)),
     "fail to sync": (("sync_data", 1, _FAILED),),
     "lose the cache": (("sync_data", 1, _LOST),),
     "lose the cache and die": (("sync_data", 1, _LOST), ("", 1, _DEATH)),
@@ -53,13 +55,14 @@ FAULTS: Mapping[str, tuple[tuple[str, int, Fault], ...]] = {
     "write in part": (("write", 1, Fault("short", share=0.5)),),
     "find the disk full": (("write", 1, Fault("error", errno.ENOSPC)),),
     "die in the write": (("write", 1, _DEATH),),
-    "die behind the write": (("store_many", 7, _DEATH),),
+    "die behind the write": (("store_many", 3, _DEATH),),
     "die before the name is synced": (("sync_directory", 1, _DEATH),),
     "fail to sync the name": (("sync_directory", 1, _FAILED),),
-    "die in the last words of a recovery": (("store_many", 9, _DEATH),),
+    "die in the last words of a recovery": (("store_many", 5, _DEATH),),
 }
 PRELUDES = (
     (),
+    ("die while making the log",),
     ("append",),
     ("append", "fail to sync"),
     ("append", "die before its turn to sync"),
@@ -68,9 +71,10 @@ PRELUDES = (
 )
 # what makes other batches of the same numbers, other segments, other pages
 TELLING = (
+    ("see what a crash would leave",),
     ("lose the cache", "append"),
     ("lose the cache and die", "append"),
-    ("die behind the write", "append"),
+    ("die behind the write", "settle"),
     ("fail to sync the name", "append"),
     ("take the page away", "append"),
     ("append", "append"),
@@ -112,12 +116,27 @@ class _Waiting(BaseException):
     """An intruder waits for the victim, which stands still: it is put aside for good."""
 
 
-class _Stage(Fate):
-    """One world with its victim, its intruders, and what all of them were told."""
+class _Bounded(Fate):
+    """Nobody else is there, and a log that never comes to an end is stopped."""
 
     watching = True
 
+    def __init__(self) -> None:
+        self._left = _GESTURES_MAX
+
+    def step(self, env: SimulatedEnv, gesture: str, about: object) -> Fault | None:  # noqa: ARG002 -- whatever it is
+        """Count."""
+        self._left -= 1
+        if self._left < 0:
+            raise Stuck(f"no end after {_GESTURES_MAX} gestures")
+        return None
+
+
+class _Stage(_Bounded):
+    """One world with its victim, its intruders, and what all of them were told."""
+
     def __init__(self, case: Case) -> None:
+        super().__init__()
         self.world = SimulatedWorld()
         self.world.dice = _Unlucky(0)
         self.case = case
@@ -129,13 +148,13 @@ class _Stage(Fate):
         self._faults: list[tuple[str, int, Fault]] = []
         self._sleeps = 0
         self._moment = 0
-        self._all = 0
 
     def play(self) -> list[str]:
         """Prelude, deed, intrusion, judgement; what was wrong."""
         world = self.world
         world.fate = self
-        create(_DIRECTORY, env=world.process())
+        if "die while making the log" not in self.case.prelude:
+            create(_DIRECTORY, env=world.process())
         for intrusion in self.case.prelude:
             self._intrude(intrusion)
         bystander = self._connected(world.process())
@@ -143,19 +162,16 @@ class _Stage(Fate):
         self._victim = victim = world.process()
         self._carefully("victim", lambda: self._do(self.case.deed, victim))
         self._victim = None
-        self._carefully("bystander", lambda: self._read("bystander", bystander))
+        self._carefully("bystander", lambda: self._read("onlooker", bystander))
         self._carefully("bystander", lambda: self._append("bystander", bystander))
-        for cut in (True, False):
-            self._judge(cut=cut)
+        self._judge()
         return [f"{what}\n    again: python -m {__spec__.name} --case {str(self.case)!r}" for what in self.wrong]
 
     # what happens
 
-    def step(self, env: SimulatedEnv, gesture: str, about: object) -> Fault | None:  # noqa: ARG002 -- whatever it is
+    def step(self, env: SimulatedEnv, gesture: str, about: object) -> Fault | None:
         """Let the intruders in when the time has come; let them meet their faults."""
-        self._all += 1
-        if self._all > _GESTURES_MAX:
-            raise Stuck(f"no end after {_GESTURES_MAX} gestures")
+        super().step(env, gesture, about)
         if env is self._victim:
             self.gestures += 1
             if self.gestures == self.case.gesture:
@@ -191,10 +207,18 @@ class _Stage(Fate):
         if intrusion == "take the page away":
             env.unlink(_DIRECTORY / "page")
             return
+        if intrusion == "see what a crash would leave":
+            self._judge()
+            return
+        if intrusion == "die while making the log":
+            self._faults = list(FAULTS[intrusion])
+            create(_DIRECTORY, env=env)
+            return
         log = self._connected(env)
         self._faults = list(FAULTS[intrusion])
         if intrusion == "settle":
             log.settle()
+            self._read("onlooker", log)
         else:
             self._append(name, log)
 
@@ -268,15 +292,22 @@ class _Stage(Fate):
 
     # judgement
 
-    def _judge(self, *, cut: bool) -> None:
-        twin = self.world.copy(0)
-        when = "with nothing but the disk" if cut else "at the end"
-        if cut:
-            twin.power_cut(lambda file: content_after(file, 0), lambda directory: names_after(directory, ()))
+    def _judge(self) -> None:
+        """Everybody is killed; or the power is cut and of the names arrive none, or only the newest."""
+        self._judge_one(self.world.copy(1), "after a kill")
+        for when, names in (("with nothing but the disk", _none), ("with the newest names only", _newest)):
+            twin = self.world.copy(1)
+            twin.power_cut(lambda file: content_after(file, 0), names)
+            self._judge_one(twin, when)
+
+    def _judge_one(self, twin: SimulatedWorld, when: str) -> None:
+        twin.fate = _Bounded()
+        final: list[tuple[int, str]] = []
         try:
+            create(_DIRECTORY, env=twin.process())
             log = self._connected(twin.process())
             log.settle()
-            final = list(enumerate(_values(log.read(0, upto="durable")), 1))
+            final += enumerate(_values(log.read(0, upto="durable")), 1)
             log.append(b'{"v":"after all"}', after=len(final))
         except Exception as error:  # noqa: BLE001 -- whatever it is, it should not be
             self.wrong.append(f"{when}: {type(error).__name__}: {error}")
@@ -285,6 +316,14 @@ class _Stage(Fate):
             forgiven = {"stale"} if "take the page away" in self.case.intruders else set()
             found = [each for each in violations(self.events, final, self.seen) if each.kind not in forgiven]
             self.wrong += [f"{when}: {each.kind}: {each.message}" for each in found]
+
+
+def _none(directory: Directory) -> dict[str, Node]:
+    return names_after(directory, ())
+
+
+def _newest(directory: Directory) -> dict[str, Node]:
+    return names_after(directory, range(len(directory.changes))[-1:])
 
 
 def _values(batches: Iterable[tuple[int, bytes]]) -> list[str]:

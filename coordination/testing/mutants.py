@@ -17,10 +17,12 @@ import argparse
 import contextlib
 import functools
 import io
+import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 
 from coordination.testing.mutation import Change, Mutant, Outdated, Search, install, judge
 
@@ -732,6 +734,7 @@ SURVIVORS: Mapping[str, str] = {}
 # ---- what is run against them ----------------------------------------------------------------------------------------
 
 NONE = "none"
+_SECONDS_MAX = 30
 _TESTS = Path(__file__).parents[2] / "tests"
 _KERNEL_TESTS = (
     "unit/test_files.py",
@@ -757,12 +760,16 @@ def schedules(number: int) -> Search:
     return look
 
 
+class Endless(Exception):
+    """A mutant came to no end."""
+
+
 def reading(seed: int) -> str | None:
     """Whether the segments of a log that rolled and recovered say the same to the independent parser."""
     from coordination.log.file import FileLog, create
     from coordination.testing.history import NotALog, raw_batches
 
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, _ending():
         directory = Path(place)
         create(directory)
         log = FileLog(directory, segment_bytes=300)
@@ -780,6 +787,22 @@ def reading(seed: int) -> str | None:
     return None if raw == batches else f"the log reads {batches}, its bytes say {raw}"
 
 
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """Raise Endless if it takes hundreds of times what it should."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Endless(f"no end after {_SECONDS_MAX} seconds (signal {number}, in {frame})")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(_SECONDS_MAX)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def intruders(cases: int | None) -> Search:
     """Others come and go between two gestures of one process; None: at every one of them."""
 
@@ -788,17 +811,6 @@ def intruders(cases: int | None) -> Search:
 
         report = search(walk() if cases is None else chosen(seed, cases), violations_max=1)
         return f"case {report.cases}: {report.violations[0]}" if report.violations else None
-
-    return look
-
-
-def damages(cases: int) -> Search:
-    """Flipped bits, cut, zeroed, exchanged, missing and old files, on bytes in memory."""
-
-    def look(seed: int) -> str | None:
-        from coordination.testing.damage import run
-
-        return next(iter(run(cases, seed).violations), None)
 
     return look
 
@@ -828,7 +840,6 @@ ALL: Mapping[str, Search] = {
     "the kernel's tests": kernel_tests,
     "intruders everywhere": intruders(None),
     "the long simulation": schedules(3000),
-    "damage": damages(3000),
 }
 
 

@@ -71,6 +71,9 @@ CASES: tuple[Case, ...] = (
     ("p ask a; q ask b; r sees a b", "a", "vanished"),
     ("p ask a; q ask b; r sees b; s sees a", "a", "disagreeing vanished"),
     ("p ask a; q ask b; r sees a b; s sees b", "a b", "disagreeing vanished"),
+    ("p ask a; q ask b; r sees a; r sees; s sees", "a", "stale"),
+    ("p ask a; q ask b; r sees; r sees a b; r sees a; r sees a", "a b", "stale"),
+    ("p ask a; r sees; r glimpses a; r sees; s sees a", "a", ""),
     ("p ask a; p ok a 1; r sees", "a", "stale"),
     ("p ask a; q ask b; p ok a 1; q ok b 2; r sees a", "a b", "stale"),
 )
@@ -212,6 +215,7 @@ class Told:
         self._asked: dict[str, tuple[str, int | None]] = {}
         self._maybe: list[str] = []
         self._refused: list[str] = []
+        self._looked: dict[str, int] = {}  # how much each process saw durable
         self._acknowledged = 0
 
     def step(self, process: str, choice: int) -> None:
@@ -254,8 +258,10 @@ class Told:
 
     def _look(self, process: str, choice: int) -> None:
         durable = choice % 2 == 0
-        least = self._acknowledged if durable else 0
+        least = max(self._acknowledged, self._looked.get(process, 0)) if durable else 0
         length = least + choice % (len(self.final) - least + 1)
+        if durable:
+            self._looked[process] = length
         self.seen.append(Seen(process, self._at, tuple(value for _, value in self.final[:length]), durable))
 
     def _stand(self, value: str) -> int:
@@ -712,6 +718,10 @@ WEAKER: tuple[tuple[str, str], ...] = (
     ),
     ("{seen.values: seen for seen in case.seen if seen.durable}", "{seen.values: seen for seen in case.seen}"),
     ("if each.events[-1].at < seen.at]", "if each.asked.at < seen.at]"),
+    ("if len(before.values) > len(seen.values):", "if len(before.values) > len(seen.values) + 1:"),
+    ("(each for each in case.seen if each.durable), key", "case.seen, key"),
+    ("furthest.setdefault(seen.process, seen)", 'furthest.setdefault("", seen)'),
+    ("max(before, seen, key=lambda each: len(each.values))", "before"),
     ("(newest.seq or 0) > len(seen.values):", "(newest.seq or 0) > len(seen.values) + 1:"),
     ("if seen.durable else []", "if True else []"),
     ("yield from ((asked, None) for asked in waiting.values())", "return"),
