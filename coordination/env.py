@@ -27,7 +27,6 @@ from typing import Any
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _START_FIELD = 19  # of /proc/PID/stat, counted behind the command's name
-_PID_NAMESPACE = Path("/proc/self/ns/pid")
 _SYSCTL = "/usr/sbin/sysctl"
 _POLL_SECONDS = 0.0005
 _RACY_NANOSECONDS = 2_500_000_000  # the coarsest clock of a filesystem that we know of ticks every two seconds
@@ -277,13 +276,6 @@ class Env:
         """What changes with every boot; "" where the system does not say."""
         return _first_line(_BOOT_ID) or _boot_session()
 
-    def pid_namespace(self) -> int:
-        """Within which namespace our process ids mean something; 0 where the system does not say."""
-        try:
-            return os.stat(_PID_NAMESPACE).st_ino
-        except OSError:
-            return 0
-
     def process_start(self, pid: int) -> int | None:
         """When a living process started, in ticks since boot; None when it is gone or a zombie.
 
@@ -316,6 +308,17 @@ class Env:
             if held:
                 return int(entry.parts[2])
         return None
+
+    def has_open(self, pid: int, path: Path) -> bool:
+        """Whether that process has a file open that is ``path`` now. False where the system does not say."""
+        wanted = self.file_id_at(path)
+        for entry in Path(f"/proc/{pid}/fdinfo").glob("*"):
+            try:
+                if self._open_at(entry) == wanted:
+                    return True
+            except OSError:  # closed meanwhile, or somebody else's
+                continue
+        return False
 
     def _open_at(self, entry: Path) -> tuple[int, int]:
         status = os.stat(Path("/proc", entry.parts[2], "fd", entry.name))

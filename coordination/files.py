@@ -82,7 +82,8 @@ def make_directory(path: Path, *, env: Env = REAL) -> None:
     """Make a directory (and its parents) for the owner only, durable on return; fine when it is there."""
     if env.is_directory(path):
         return
-    make_directory(path.parent, env=env)
+    if path.parent != path:  # or a system that answers nothing would be asked for ever
+        make_directory(path.parent, env=env)
     try:
         env.make_directory(path)
     except FileExistsError:
@@ -94,7 +95,8 @@ def make_directory(path: Path, *, env: Env = REAL) -> None:
 def ensure_directory(path: Path, *, env: Env = REAL) -> None:
     """``make_directory``, and durable also when somebody else made it and was killed before it was."""
     if not env.is_directory(path):
-        ensure_directory(path.parent, env=env)
+        if path.parent != path:
+            ensure_directory(path.parent, env=env)
         try:
             env.make_directory(path)
         except FileExistsError:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Literal
 
 from coordination.env import Env
-from coordination.locks import Identity
 from coordination.log.page import Head, Page
 from coordination.log.tail import Tail
 from coordination.log.turns import Bell, Turns
@@ -34,12 +33,9 @@ class Commit:
         directory: Path,
         *,
         bell: Callable[[], Bell | None],
-        registered: Callable[[], Identity | None],
-        sign: Callable[[Page], None],
         env: Env,
     ) -> None:
-        self.turns = Turns(directory / _LOCK, env=env, bell=bell, registered=registered)
-        self._sign = sign
+        self.turns = Turns(directory / _LOCK, env=env, bell=bell)
         self._env = env
         self._tail = Tail(directory, self.turns.names, env=env)
 
@@ -79,7 +75,6 @@ class Commit:
             page.ring_round(which)  # also after nothing was done: somebody may have gone to sleep on our account
 
     def _sync(self, page: Page, head: Head) -> None:
-        self._sign(page)
         page.mark("syncing")
         try:
             self._env.sync_data(self._tail.descriptor(head.segment))

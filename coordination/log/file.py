@@ -13,19 +13,20 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import msgspec
+
 from coordination import files
 from coordination.env import REAL, Env
 from coordination.errors import Conflict, LockHeld, LogDamaged, NotFound, OutcomeUnknown, Refused
-from coordination.locks import Identity
 from coordination.log import Upto, frames, recovery, segments
 from coordination.log.commit import Attempt, Commit
 from coordination.log.frames import Header, Previous
 from coordination.log.names import Names
-from coordination.log.page import BYTES, Head, Page, Reading, Sleeping, Turn
+from coordination.log.page import BYTES, Head, Page, Reading, Sleeping
 from coordination.log.places import Places
 from coordination.log.segments import PAGE, Batches, Chain, Position
 from coordination.log.tail import Tail
-from coordination.log.turns import Bell, Turns
+from coordination.log.turns import OURS, Bell, Turns
 
 SEGMENT_BYTES = 64 << 20
 _APPEND_LOCK = "append.lock"
@@ -61,28 +62,26 @@ class FileLog:
         self._directory = directory
         self._env = env
         self._segment_bytes = segment_bytes
-        self._ours = ours
         self._pid = env.pid()
-        self._start = env.process_start(self._pid) or 0
         self._seeing = threading.RLock()  # over what follows; never waited for while another process is
         self._chain = segments.load(directory, env=env)
+        self._ours = ours
+        self._badge: int | None = None  # the file that says so, open
         self._places = Places()
         self._pages: list[Page] = []  # the last one is mapped under its name; threads may still sleep on older ones
         self._epoch = self._chain.epoch
+        self._seen: tuple[Page, int] | None = None  # a page that was held against the files, and its generation then
         self._names = Names(directory, env=env)
         self._window = Tail(directory, self._names, env=env)
         self._turns = Turns(
             directory / _APPEND_LOCK,
             env=env,
             bell=lambda: self._bell("append"),
-            registered=lambda: self._signed("append"),
         )
         self._tail = Tail(directory, self._turns.names, env=env)  # only in the append turn
         self._commit = Commit(
             directory,
             bell=lambda: self._bell("sync"),
-            registered=lambda: self._signed("sync"),
-            sign=lambda page: self._sign(page, "sync"),
             env=env,
         )
 
@@ -145,13 +144,12 @@ class FileLog:
     def append(self, payload: bytes, *, after: int, again: Callable[[], bytes] | None = None) -> int:
         """Append one batch after batch ``after``, durable on return; see the protocol for what it raises."""
         frames.check_payload(payload)
-        self._refuse_after_fork()
+        self._ready()
         with self._turns:
             page, reading = self._settled()
             head = reading.head
             if head.epoch != self._epoch or head.seq != after:
                 payload = self._decided_again(head, after, again)
-            self._sign(page, "append")
             page.mark("dirty")
             try:
                 head = self._write(page, reading, payload)
@@ -167,7 +165,7 @@ class FileLog:
 
     def settle(self) -> None:
         """Recover if that is needed, and sync what was only written; afterwards the head is durable."""
-        self._refuse_after_fork()
+        self._ready()
         with self._turns:
             page, reading = self._settled()
         try:
@@ -179,6 +177,9 @@ class FileLog:
         """Give back descriptors and memory."""
         self._turns.close()
         self._commit.close()
+        if self._badge is not None:
+            self._env.close(self._badge)
+            self._badge = None
         with self._seeing:
             for page in self._pages:
                 page.close()
@@ -195,23 +196,45 @@ class FileLog:
         reading = None if page is None else page.read()
         if reading is None or not self._speaks_of(reading):
             self._chain = segments.load(self._directory, env=self._env, known=self._chain)
+        if page is None or reading is None or not reading.this_boot:
+            return reading
+        # held against the files once, and again when it goes backwards: then somebody put an old one back
+        fine = self._seen is not None and self._seen[0] is page and self._seen[1] <= reading.generation
+        if not fine and not self._fits(page, reading):
+            return msgspec.structs.replace(reading, fits=False)
+        self._seen = page, reading.generation
         return reading
+
+    def _fits(self, page: Page, reading: Reading) -> bool:
+        """Whether the files say no more than the page; if they do, somebody is writing, or put an old page back."""
+        head = reading.head
+        try:
+            if self._speaks_of(reading) and self._env.size(self._window.descriptor(head.segment)) <= head.offset:
+                return True
+        except FileNotFoundError:
+            return True  # whoever reads it will say so
+        again = page.read()
+        # the mark stands from before a line, or a segment, is written until the page has heard of it
+        return again is None or again.dirty or again.poisoned or again.generation != reading.generation
 
     def _speaks_of(self, reading: Reading) -> bool:
         newest = self._chain.last.header
         same = reading.head.epoch == newest.epoch and reading.head.segment == newest.segment
-        return same and reading.this_boot
+        return same and reading.this_boot and reading.fits
 
     def _proven(self, reading: Reading | None) -> int:
         """How far the disk is known to be. Without a page of this boot only the lines can tell."""
-        if reading is not None and reading.this_boot:
-            return reading.durable
+        vouched = reading.durable if reading is not None and reading.this_boot else 0
+        if reading is not None and reading.this_boot and reading.fits:
+            return vouched
         end = self._places.newest(self._chain)
         for position, _ in segments.scan(self._chain, end, env=self._env):
             self._places.passed(position)
             end = position
-        _check_reached(self._chain, end, max(end.durable, 0 if reading is None else reading.durable))
-        return end.durable
+        # lines behind a bad one may say that it was on the disk when they were written: then it is no torn end
+        promised = frames.promised(segments.remainder(self._chain, end, env=self._env))
+        _check_reached(self._chain, end, max(end.durable, promised, 0 if reading is None else reading.durable))
+        return max(end.durable, vouched)
 
     def _verified(
         self, chain: Chain, start: Position, after: int, proven: int, last: int | None, end: int | None
@@ -256,13 +279,6 @@ class FileLog:
     def _bell(self, sleeping: Sleeping) -> Bell | None:
         return self._pages[-1].bells[sleeping] if self._pages else None
 
-    def _sign(self, page: Page, turn: Turn) -> None:
-        if self._ours:  # nobody else may be killed, so nobody else need be known
-            page.sign(turn, self._start)
-
-    def _signed(self, turn: Turn) -> Identity | None:
-        return self._pages[-1].signed(turn) if self._pages else None
-
     # writing, in the append turn
 
     def _settled(self) -> tuple[Page, Reading]:
@@ -272,7 +288,6 @@ class FileLog:
             reading = page.read()
             if reading is None or not self._believed(reading):
                 with self._commit.turns:
-                    self._sign(page, "append")
                     reading = recovery.recover(self._directory, page, env=self._env)
                 for sleeping in (0, 1):
                     page.ring_round(sleeping)
@@ -386,10 +401,16 @@ class FileLog:
                 self._pages.append(page)
             return page
 
-    def _refuse_after_fork(self) -> None:
+    def _ready(self) -> None:
+        """Before every turn: refuse what must not write, and say that we are ours."""
         if self._env.pid() != self._pid:
             message = f"{self._directory}: this connection was made before a fork and shares its lock: connect again"
             raise Refused(message)
+        if self._ours and self._badge is None:
+            try:
+                self._badge = self._env.open_write(self._directory / OURS)
+            except OSError:
+                return  # a full disk: then we cannot be freed when we are stopped, and what we write will say why
 
 
 def _create_unless_there(directory: Path, env: Env) -> None:

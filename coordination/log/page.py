@@ -23,17 +23,14 @@ from typing import Literal, get_args
 import msgspec
 
 from coordination.env import Env
-from coordination.locks import Identity
 from coordination.log.names import Names
 from coordination.log.turns import EVERYBODY, Bell
 
 BYTES = 4096
 _MAGIC = int.from_bytes(b"coordpg2", "little")
 Mark = Literal["dirty", "syncing", "poison"]
-Turn = Literal["append", "sync"]
 Sleeping = Literal["append", "sync", "round_0", "round_1", "durable"]
 _SLOT = ("epoch", "segment", "offset", "head_seq", "head_sum", "check")
-_OWNER = ("pid", "start", "namespace")
 _WORDS = (
     "magic",
     "boot",
@@ -47,8 +44,6 @@ _WORDS = (
     "poison",
     "covering",
     *(f"{bell}_{word}" for bell in get_args(Sleeping) for word in ("bell", "sleepers")),
-    *(f"append_{word}" for word in _OWNER),
-    *(f"sync_{word}" for word in _OWNER),
 )
 _AT = {word: index for index, word in enumerate(_WORDS)}
 _CHECKED = struct.Struct(f"<{4 + len(_SLOT) - 1}Q")
@@ -77,6 +72,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     syncing: bool  # a sync is under way, or who asked for it was killed
     poisoned: bool  # a sync failed
     this_boot: bool
+    fits: bool = True  # whether the files say no more, as far as its reader looked
 
 
 class Page:
@@ -90,10 +86,8 @@ class Page:
         self._file = env.file_id(descriptor)
         self.bells = {sleeping: Bell(self._words, _AT[f"{sleeping}_bell"], env) for sleeping in get_args(Sleeping)}
         boot = env.boot_id()
-        self._boot_id = boot
         self._boot = _hashed(boot) if boot else 0
         self._log = _hashed(log)
-        self._namespace = env.pid_namespace()
 
     def close(self) -> None:
         """Unmap."""
@@ -180,18 +174,6 @@ class Page:
         (self.bells["round_1"] if which else self.bells["round_0"]).ring(EVERYBODY)
         (self.bells["round_0"] if which else self.bells["round_1"]).ring(1)
         self.bells["durable"].ring(EVERYBODY)
-
-    def sign(self, turn: Turn, start: int) -> None:
-        """Say that we have the turn, and may be killed when we are stopped in it."""
-        self._env.store_many(self._words, _AT[f"{turn}_pid"], (self._env.pid(), start, self._namespace))
-
-    def signed(self, turn: Turn) -> Identity | None:
-        """Who signed last, if its number means something here."""
-        at = _AT[f"{turn}_pid"]
-        pid, start, namespace = self._words[at : at + len(_OWNER)].tolist()
-        if not pid or namespace != self._namespace or self._words[_AT["boot"]] != self._boot:
-            return None
-        return Identity(pid=pid, start=start, boot=self._boot_id)
 
     def mark(self, mark: Mark) -> None:
         """Set a mark; it stays until ``clear`` or recovery."""

@@ -5,8 +5,8 @@ of the shared page, which everybody changes at the end of his turn. A bell that 
 costs a moment and nothing else, because no sleep lasts longer than that.
 
 A holder that was stopped (SIGSTOP, Ctrl-Z) would make everybody wait for ever. It is looked for after a while, and
-killed if it said that it is one of us; its unfinished work leaves marks, so the next one recovers. Anybody else is
-named, and whoever waits is refused.
+killed if it is one of us; its unfinished work leaves marks, so the next one recovers. Anybody else is named, and
+whoever waits is refused. One of us is who has the file ``ours`` open, as long as it is connected: so the kernel says.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from coordination.errors import LockHeld
 from coordination.locks import Identity, identity, open_lock_file
 from coordination.log.names import FileId, Names
 
+OURS = "ours"  # open in every process that may be killed when it is stopped in a turn
 EVERYBODY = 1 << 30
 _SLEEP_SECONDS = 0.05  # the price of a bell that was not heard
 _UNSEEN_SECONDS = 0.001  # between two tries where there is no bell yet
@@ -71,14 +72,12 @@ class Turns:
         *,
         env: Env,
         bell: Callable[[], Bell | None] = lambda: None,
-        registered: Callable[[], Identity | None] = lambda: None,
     ) -> None:
         self.names = Names(path.parent, env=env)  # as of the beginning of our turn
         self._path = path
         self._name = str(path)
         self._env = env
         self._bell = bell
-        self._registered = registered  # who said last, in its turn, that it is one of us
         self._threads = threading.Lock()  # one descriptor is one owner, so its threads must queue before it
         self._descriptor: int | None = None
         self._file: FileId | None = None
@@ -111,9 +110,11 @@ class Turns:
 
     def leave(self) -> None:
         """End our turn and ring for the next one."""
+        assert self._descriptor is not None
         try:
-            assert self._descriptor is not None
             self._env.unlock(self._descriptor)
+        except OSError:
+            self._give_back()  # ends the lock as well: what was done in the turn must not seem to have failed
         finally:
             self._threads.release()
         bell = self._bell()
@@ -156,7 +157,7 @@ class Turns:
         if pid is None or not self._env.process_stopped(pid):
             return
         who = identity(pid, env=self._env)
-        if who is None or who != self._registered():
+        if who is None or not self._env.has_open(pid, self._path.with_name(OURS)):
             message = f"{self._path} is locked by process {pid}, which was stopped and is not one of ours: "
             raise LockHeld(message + f"let it go on (kill -CONT {pid}) or end it", holder=str(pid))
         self._kill(who)

@@ -192,9 +192,6 @@ class BytesEnv(Env):
     def boot_id(self) -> str:
         return self._boot
 
-    def pid_namespace(self) -> int:
-        return 1
-
     def process_start(self, pid: int) -> int | None:
         return pid
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from coordination.env import Env
 
-QUIET = frozenset({"monotonic", "sleep", "random_hex", "uuid", "pid", "boot_id", "pid_namespace", "process_start"})
+QUIET = frozenset({"monotonic", "sleep", "random_hex", "uuid", "pid", "boot_id", "process_start"})
 NAMES = tuple(name for name, value in vars(Env).items() if callable(value) and name[0] != "_" and name not in QUIET)
 
 

@@ -686,12 +686,12 @@ LOCKS = (
     _mutant(
         "stranger-killed",
         "Only who said that it is one of ours is killed.",
-        (TURNS, "if who is None or who != self._registered():", "if who is None:"),
+        (TURNS, "if who is None or not self._env.has_open(pid, self._path.with_name(OURS)):", "if who is None:"),
     ),
     _mutant(
-        "registered-by-number-only",
-        "Who signed is told from a later process of its number, and from one of another container.",
-        (PAGE, "namespace != self._namespace or", "namespace < 0 or"),
+        "number-given-again-killed",
+        "Who is killed is asked again who it is, once a descriptor means it and nobody else.",
+        (TURNS, "if identity(who.pid, env=self._env) == who:", "if who:"),
     ),
     _mutant(
         "bell-not-rung",

@@ -35,7 +35,6 @@ DAY_SECONDS = 86_400.0
 _GESTURE_SECONDS = 1e-6
 _WALL_SECONDS = 1_700_000_000.0
 _LOW_HALF = 0xFFFFFFFF
-_NAMESPACE = 4_026_531_836
 _FIRST_DESCRIPTOR = 3
 _EARLY = 0.2  # how often it is too early to tell whether names changed
 
@@ -107,12 +106,12 @@ class SimulatedWorld:
         self._numbers_made = 1
         self._numbers_free: list[int] = []
 
-    def process(self, namespace: int = _NAMESPACE) -> SimulatedEnv:
+    def process(self) -> SimulatedEnv:
         """Start a process. It gets the lowest number that is free, as small machines reuse theirs fast."""
         self._starts += 1
         taken = {env.number for env in self.processes}
         number = next(number for number in range(100, 101 + len(taken)) if number not in taken)
-        env = SimulatedEnv(self, number, self._starts, namespace)
+        env = SimulatedEnv(self, number, self._starts)
         self.processes.append(env)
         return env
 
@@ -301,14 +300,13 @@ class SimulatedEnv(Env):
 
     description_locks = True
 
-    def __init__(self, world: SimulatedWorld, number: int, start: int, namespace: int) -> None:
+    def __init__(self, world: SimulatedWorld, number: int, start: int) -> None:
         self.world = world
         self.number = number
         self.alive = True
         self.stopped = False
         self.descriptors: dict[int, _Open | SimulatedEnv] = {}
         self._start = start
-        self._namespace = namespace
 
     def gesture(self, what: str, about: object) -> Fault | None:
         """Ask the world's fate what becomes of this. Raises Killed."""
@@ -599,10 +597,6 @@ class SimulatedEnv(Env):
         """What changes with every power cut."""
         return f"boot-{self.world.boots}"
 
-    def pid_namespace(self) -> int:
-        """Within which namespace our process ids mean something."""
-        return self._namespace
-
     def process_start(self, pid: int) -> int | None:
         """When a living process started: a number of its own."""
         env = self._process(pid)
@@ -619,6 +613,12 @@ class SimulatedEnv(Env):
         node = self._found("lock_holder", path)
         env = self.world.holder_of(node) if isinstance(node, File) else None
         return None if env is None else env.number
+
+    def has_open(self, pid: int, path: Path) -> bool:
+        """Whether that process has a file open that is ``path`` now."""
+        node, env = self._found("has_open", path), self._process(pid)
+        held = () if env is None else env.descriptors.values()
+        return node is not None and any(isinstance(one, _Open) and one.node is node for one in held)
 
     def open_process(self, pid: int) -> int:
         """A descriptor that means this very process."""

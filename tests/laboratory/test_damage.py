@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -53,18 +52,14 @@ def test_damage_is_detected_or_harmless(tier: int, seed: int, figure: Callable[.
     verdicts: Counter[str] = sum((Counter(report["verdicts"]) for report in found), Counter())
     totals = Counter({word: sum(n for name, n in verdicts.items() if name.startswith(word)) for word in VERDICTS})
     broken = [violation for report in found for violation in report["violations"]]
-    known = [violation for violation in broken if any(re.search(pattern, violation) for pattern in KNOWN)]
-    broken = [violation for violation in broken if violation not in known]
     more = sum(report["more_than_one"] for report in found)
     note = f"{totals['detected']} detected, {totals['harmless']} harmless, {totals['weakness']} declared weakness "
-    note += f"(page lost as well; {more} of them more than the newest batch), {len(known)} known"
+    note += f"(page lost as well; {more} of them more than the newest batch)"
     figure("G7", "damaged logs", sum(report["cases"] for report in found), violations=len(broken), note=note)
     assert not broken, f"{' '.join(COMMAND[1:])} --seed {seed}: {broken[:5]}"
     assert totals["detected"] > totals["weakness"] > 0
 
 
-# Found by this laboratory and not mended yet; each has a test of its own below.
-KNOWN = ("no page, .*: read: [0-9]+ batches dropped", "kind='older', path='/log/page'.*: read: ")
 VERDICTS = ("harmless", "detected", "weakness", "violation")
 
 
@@ -110,10 +105,6 @@ def test_a_log_without_checksums_is_found(
     assert any("other batches" in violation for violation in report.violations)
 
 
-@pytest.mark.xfail(
-    raises=pytest.fail.Exception,
-    reason="a reader without a page does not look behind a bad line for who vouches for it",
-)
 def test_a_reader_without_a_page_sees_damage_in_the_middle() -> None:
     """One bit of an early line, and no page: the lines behind it say that it was on the disk, so it is damage."""
     image = damage.images(0)[0]
@@ -141,9 +132,6 @@ def test_a_page_that_was_put_back_misleads_no_writer() -> None:
     assert not older_pages(damage.write)
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="a page of this boot is believed, also when lines stand behind its head"
-)
 def test_a_page_that_was_put_back_misleads_no_reader() -> None:
     """A reader with an older page of the same boot finds everything, or says that something is wrong."""
     assert not older_pages(damage.read)

@@ -12,7 +12,6 @@ import pytest
 
 from coordination.env import Env
 from coordination.errors import Conflict, OutcomeUnknown
-from coordination.locks import identity
 from coordination.log.file import FileLog, create
 
 PATIENCE_SECONDS = 20.0
@@ -277,31 +276,30 @@ def test_a_page_that_was_copied_in_place_goes_on(directory: Path, env: Hooked) -
     log.close()
 
 
-def test_who_has_a_turn_signs(directory: Path, env: Hooked) -> None:
-    """A connection that is ours says which process it is, for both turns; any other says nothing."""
-    ours, other = FileLog(directory, env=env, ours=True), FileLog(directory, env=env)
-    assert ours._signed("append") is None
+def test_one_of_ours_is_known_by_the_file_it_has_open(directory: Path, env: Hooked) -> None:
+    """A connection that is ours can be told from any other for as long as it lives, from its first write on."""
+    other, ours = FileLog(directory, env=env), FileLog(directory, env=env, ours=True)
     other.append(payload(1), after=0)
-    assert other._signed("append") is other._signed("sync") is None
-    ours.append(payload(2), after=0, again=lambda: payload(2))
-    assert ours._signed("append") == ours._signed("sync") == identity(env=env) is not None
+    list(ours.read(0, upto="head"))
+    assert not env.has_open(env.pid(), directory / "ours")
+    ours.settle()
+    assert env.has_open(env.pid(), directory / "ours")
     for log in (ours, other):
         log.close()
+    assert not env.has_open(env.pid(), directory / "ours")
 
 
-def test_a_page_that_was_removed_while_somebody_waits(directory: Path, env: Hooked) -> None:
-    """Who waits on a page that lost its name finds the new one, and its batch there."""
-    log = FileLog(directory, env=env)
-    log.append(payload(1), after=0)
+def test_without_room_for_that_file_the_log_goes_on(directory: Path) -> None:
+    """That one cannot be freed when one is stopped is no reason not to write."""
 
-    def remove() -> None:
-        env.before_try = lambda: None
-        (directory / "page").unlink()
+    class Full(Env):
+        def open_write(self, path: Path) -> int:
+            if path.name == "ours":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().open_write(path)
 
-    env.before_try = remove
-    assert log.append(payload(2), after=1) == 2
-    assert [seq for seq, _ in log.read(0, upto="durable")] == [1, 2]
-    assert log.epoch == 2
+    log = FileLog(directory, env=Full(), ours=True)
+    assert log.append(payload(1), after=0) == 1
     log.close()
 
 

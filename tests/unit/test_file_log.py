@@ -25,14 +25,10 @@ class Faulty(Env):
     def __init__(self) -> None:
         self.fault = ""
         self.boot = "this"
-        self.namespace = 1
         self.process = os.getpid()
 
     def boot_id(self) -> str:
         return self.boot
-
-    def pid_namespace(self) -> int:
-        return self.namespace
 
     def pid(self) -> int:
         return self.process
@@ -379,23 +375,6 @@ def test_one_long_segment_can_be_entered_anywhere(directory: Path, env: Faulty) 
         assert numbers(log) == list(range(1, 41))
         for after in (17, 3, 38, 0, 29):
             assert [seq for seq, _ in log.read(after, upto="head")] == list(range(after + 1, 41))
-
-
-def test_another_container_of_this_boot_goes_on(directory: Path, env: Faulty) -> None:
-    """Locks and memory are shared across namespaces of process ids; only the owner's number means nothing there."""
-    env.namespace = 2
-    with connected(directory, env) as log:
-        log._ours = True
-        assert appended(log, 5) == 5
-        assert numbers(log) == [1, 2, 3, 4, 5]
-        assert log.epoch == 1
-        reading = log._pages[-1].read()
-        assert reading is not None
-        assert log._pages[-1].signed("append") is not None
-    env.namespace = 1
-    with connected(directory, env) as log:
-        list(log.read(0, upto="head"))
-        assert log._pages[-1].signed("append") is None
 
 
 def test_a_system_without_boot_names_can_only_read(directory: Path, env: Faulty) -> None:
