@@ -36,9 +36,8 @@ def test_a_planted_bug_is_found(
 ) -> None:
     """Positive control: a log that acknowledges what is not durable, or what a recovery left behind, is found out."""
     monkeypatch.setattr(FileLog, name, replacement)
-    report = search(itertools.chain(chosen(seed, 500), walk()), violations_max=1)
-    assert report.violations
-    assert "lost" in report.violations[0]
+    report = search(itertools.chain(chosen(seed, 500), walk()), violations_max=100)
+    assert any("lost" in violation for violation in report.violations), report.violations[:3]
 
 
 def test_a_violation_names_the_case_that_shows_it_again(
