@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -9,10 +10,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 from _pytest.terminal import TerminalReporter
+
+from coordination.log.file import FileLog
+from coordination.testing.world import SimulatedEnv
 
 # Several processes share the machine, so how long one example takes says nothing.
 hypothesis.settings.register_profile("project", deadline=None)
@@ -40,6 +45,24 @@ def neutral_environment() -> Iterator[None]:
         for name, value in _GIT.items():
             patch.setenv(name, value)
         yield
+
+
+@pytest.fixture(autouse=True)
+def closed_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test connected to is closed after it: a worker of the tests has a thousand descriptors and no more."""
+    opened: list[FileLog] = []
+    connect = FileLog.__init__
+
+    def noted(self: FileLog, directory: Path, **options: Any) -> None:
+        if not isinstance(options.get("env"), SimulatedEnv):
+            opened.append(self)
+        connect(self, directory, **options)
+
+    monkeypatch.setattr(FileLog, "__init__", noted)
+    yield
+    for log in opened:
+        with contextlib.suppress(Exception):  # its world may have ended before it
+            log.close()
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from coordination import env as gate
 from coordination.env import Env
-from coordination.errors import Conflict, OutcomeUnknown
+from coordination.errors import Conflict, LogDamaged, OutcomeUnknown, Refused
+from coordination.log import turns
 from coordination.log.file import FileLog, create
 
 PATIENCE_SECONDS = 20.0
@@ -327,3 +329,125 @@ def test_what_is_damaged_is_never_made_again(directory: Path, env: Hooked, rest:
     before = path.read_bytes()
     create(directory, env=env)
     assert path.read_bytes() == before
+
+
+def test_who_cannot_wait_any_longer_does_not_deny_what_it_wrote(
+    directory: Path, env: Hooked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line is written, and whoever keeps the sync turn may still make it durable: the outcome is unknown."""
+    log, other = FileLog(directory, env=env), FileLog(directory, env=env)
+    monkeypatch.setattr(turns, "_PATIENCE_SECONDS", 0.0)
+    with other._commit.turns, pytest.raises(OutcomeUnknown, match=r"sync\.lock"):
+        log.append(payload(1), after=0)
+    log.settle()
+    assert [data for _, data in log.read(0, upto="durable")] == [payload(1)]
+    for each in (log, other):
+        each.close()
+
+
+def test_a_page_that_never_rests_is_not_read_for_ever(directory: Path, env: Hooked) -> None:
+    """When every look finds other words, and none of them whole, the page says nothing."""
+    log = FileLog(directory, env=env)
+    log.append(payload(1), after=0)
+    (page,) = log._pages
+    looks = 0
+
+    def unwhole(*_: object) -> None:
+        nonlocal looks
+        looks += 1
+        page.begin_round(looks)
+        page._words[0] = looks
+
+    page._reading = unwhole  # type: ignore[method-assign,assignment]
+    assert page.read() is None
+    assert looks == 100
+    log.close()
+
+
+def test_a_bell_that_rang_before_is_not_slept_on(directory: Path, env: Hooked) -> None:
+    """Who heard it before it rang, and lies down after, gets up at once."""
+    log = FileLog(directory, env=env)
+    log.append(payload(1), after=0)
+    bell = log._pages[-1].bells["append"]
+    heard = bell.heard()
+    bell.ring(1)
+    before = env.monotonic()
+    bell.sleep(heard, 300)
+    assert env.monotonic() - before < 200
+    log.close()
+
+
+def test_a_segment_that_vanishes_under_a_connection_is_damage(directory: Path, env: Hooked) -> None:
+    """Gone between connecting and reading, or between two reads, it is said to be missing."""
+    for reads in (0, 1):
+        log = FileLog(directory, env=env)
+        log.append(payload(1), after=0, again=lambda: payload(1))
+        fresh = FileLog(directory, env=env)
+        for _ in range(reads):
+            list(fresh.read(0, upto="head"))
+        (path,) = directory.glob("*.jsonl")
+        data = path.read_bytes()
+        path.unlink()
+        with pytest.raises(LogDamaged, match="missing"):
+            list(fresh.read(0, upto="head"))
+        path.write_bytes(data)
+        for each in (log, fresh):
+            each.close()
+
+
+def test_a_page_that_cannot_be_made_is_refused(directory: Path) -> None:
+    """On a full disk no page can be made, so nothing is appended, and later everything goes on."""
+
+    class Full(Env):
+        full = True
+
+        def write(self, descriptor: int, data: bytes, offset: int) -> int:
+            if self.full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(descriptor, data, offset)
+
+    env = Full()
+    (directory / "page").unlink()
+    log = FileLog(directory, env=env)
+    with pytest.raises(Refused, match="No space"):
+        log.append(payload(1), after=0)
+    env.full = False
+    list(log.read(0, upto="head"))
+    with pytest.raises(Conflict):
+        log.append(payload(1), after=0)
+    list(log.read(0, upto="head"))
+    assert log.append(payload(1), after=0) == 1
+    log.close()
+
+
+def test_names_are_asked_only_when_the_directory_moved(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a directory that rests a turn asks for no name, and still sees at once when a file was replaced."""
+    asked: list[str] = []
+
+    class Asked(Env):
+        def file_id_at(self, path: Path | str) -> tuple[int, int] | None:
+            asked.append(Path(path).name)
+            return super().file_id_at(path)
+
+    monkeypatch.setattr(gate, "_RACY_NANOSECONDS", 0)
+    env = Asked()
+    log = FileLog(directory, env=env)
+    log.append(payload(1), after=0)
+    log.append(payload(2), after=1)
+    assert {"append.lock", "sync.lock", "page"} <= set(asked)
+    asked.clear()
+    log.append(payload(3), after=2)
+    assert asked == []
+    stamp = env.names_stamp(directory)
+    (path,) = directory.glob("*.jsonl")
+    whole = path.read_bytes()
+    path.rename(directory / "old")
+    path.write_bytes(whole)
+    number = 0
+    while env.names_stamp(directory) == stamp:  # within one tick of its clock there is no telling, hence the real limit
+        (directory / f"other-{number}").touch()
+        number += 1
+    log.append(payload(4), after=3)
+    assert [data for _, data in log.read(0, upto="durable")] == [payload(n) for n in range(1, 5)]
+    assert (directory / "old").read_bytes() == whole
+    log.close()

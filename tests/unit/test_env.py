@@ -250,3 +250,20 @@ def test_the_holder_of_a_lock_is_found(tmp_path: Path) -> None:
     assert not REAL.process_stopped(child.pid)
     assert not REAL.has_open(child.pid, path)
     REAL.close(mine)
+
+
+def test_a_directory_is_stamped_by_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stamp changes with every name that comes, goes or changes; what changed just now has none yet."""
+    (tmp_path / "names").mkdir()
+    assert REAL.names_stamp(tmp_path / "names") is None
+    assert REAL.names_stamp(tmp_path / "missing") is None
+    monkeypatch.setattr(gate, "_RACY_NANOSECONDS", 0)
+    before = REAL.names_stamp(tmp_path / "names")
+    number = 0
+    while REAL.names_stamp(tmp_path / "names") == before:  # within one tick of its clock there is no telling
+        (tmp_path / "names" / str(number)).touch()
+        number += 1
+    stamp = REAL.names_stamp(tmp_path / "names")
+    assert stamp is not None
+    (tmp_path / "names" / "0").write_bytes(b"what stands in a file is no name")
+    assert REAL.names_stamp(tmp_path / "names") == stamp

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,36 @@ def test_directories_are_made_with_their_parents(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FileExistsError):
         files.make_directory(tmp_path / "file")
+
+
+@pytest.mark.parametrize("make", [files.make_directory, files.ensure_directory])
+def test_two_may_make_a_directory_at_once(tmp_path: Path, make: Callable[..., None]) -> None:
+    """Who comes second finds it there and goes on; something else of that name is an error."""
+
+    class Late(Env):
+        def __init__(self) -> None:
+            self.left = 1
+
+        def is_directory(self, path: Path) -> bool:
+            if path.name == "made" and self.left:
+                self.left -= 1
+                return False
+            return super().is_directory(path)
+
+    (tmp_path / "made").mkdir()
+    make(tmp_path / "made", env=Late())
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        make(tmp_path / "file")
+
+
+def test_a_system_that_answers_nothing_is_not_asked_for_ever() -> None:
+    """Where no directory can be looked at, not even the root, making one fails."""
+
+    class Blind(Env):
+        def is_directory(self, path: Path) -> bool:
+            return False
+
+    for make in (files.make_directory, files.ensure_directory):
+        with pytest.raises(OSError, match="exists"):
+            make(Path("/nowhere/at/all"), env=Blind())
