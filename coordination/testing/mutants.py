@@ -623,12 +623,12 @@ READING = (
     _mutant(
         "head-called-durable",
         "What is written is not yet durable.",
-        (FILE, "            return reading.durable\n", "            return reading.head.seq\n"),
+        (FILE, "            return vouched\n", "            return reading.head.seq\n"),
     ),
     _mutant(
         "unproven-called-durable",
         "Without a page only the watermarks on the lines prove something.",
-        (FILE, "        return end.durable\n", "        return end.seq\n"),
+        (FILE, "return max(end.durable, vouched)", "return end.seq"),
     ),
     _mutant(
         "page-found-once",
