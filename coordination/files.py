@@ -80,16 +80,8 @@ def sync_directory(path: Path, *, env: Env = REAL) -> None:
 
 def make_directory(path: Path, *, env: Env = REAL) -> None:
     """Make a directory (and its parents) for the owner only, durable on return; fine when it is there."""
-    if env.is_directory(path):
-        return
-    if path.parent != path:  # or a system that answers nothing would be asked for ever
-        make_directory(path.parent, env=env)
-    try:
-        env.make_directory(path)
-    except FileExistsError:
-        if not env.is_directory(path):
-            raise
-    env.sync_directory(path.parent)
+    if not env.is_directory(path):
+        ensure_directory(path, env=env)
 
 
 def ensure_directory(path: Path, *, env: Env = REAL) -> None:

@@ -18,7 +18,7 @@ from coordination.env import Env
 from coordination.errors import LogDamaged, NotFound
 from coordination.log import frames, segments
 from coordination.log.frames import Header, Previous
-from coordination.log.page import BYTES, Page, Reading
+from coordination.log.page import Reading, open_page
 from coordination.log.salvage import (
     LINE_BYTES_MIN,
     Believable,
@@ -190,20 +190,8 @@ def _uuid(directory: Path, headers: Mapping[str, Header | None], known: Mapping[
     return max(names, key=lambda name: names[name])
 
 
-def open_page(directory: Path, log: str, env: Env) -> Page | None:
-    """The page, if there is a file that can be one."""
-    try:
-        descriptor = env.open_existing(directory / PAGE)
-    except FileNotFoundError:
-        return None
-    if env.size(descriptor) < BYTES:
-        env.close(descriptor)
-        return None
-    return Page(directory / PAGE, descriptor, log, env)
-
-
 def _said(directory: Path, log: str, env: Env) -> Reading | None:
-    page = open_page(directory, log, env)
+    page = open_page(directory / PAGE, log, env)
     if page is None:
         return None
     try:

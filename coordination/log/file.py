@@ -22,7 +22,7 @@ from coordination.log import Upto, frames, recovery, segments
 from coordination.log.commit import Attempt, Commit
 from coordination.log.frames import Header, Previous
 from coordination.log.names import Names
-from coordination.log.page import BYTES, Head, Page, Reading, Sleeping
+from coordination.log.page import Head, Page, Reading, Sleeping, create_page, open_page
 from coordination.log.places import Places
 from coordination.log.segments import PAGE, Batches, Chain, Position
 from coordination.log.tail import Tail
@@ -265,15 +265,9 @@ class FileLog:
         """The page, if there is one; whoever removes it makes everybody look for a new one."""
         if self._pages and self._pages[-1].current(names):
             return self._pages[-1]
-        try:
-            descriptor = self._env.open_existing(self._directory / PAGE)
-        except FileNotFoundError:
-            return None
-        if self._env.size(descriptor) < BYTES:
-            self._env.close(descriptor)
-            return None
-        page = Page(self._directory / PAGE, descriptor, self.uuid, self._env)
-        self._pages.append(page)
+        page = open_page(self._directory / PAGE, self.uuid, self._env)
+        if page is not None:
+            self._pages.append(page)
         return page
 
     def _bell(self, sleeping: Sleeping) -> Bell | None:
@@ -397,7 +391,7 @@ class FileLog:
             if page is None:
                 # whoever made the segments may not have come to this, and a page alone means that they were lost
                 self._env.sync_directory(self._directory)
-                page = _new_page(self._directory, self.uuid, self._env)
+                page = create_page(self._directory / PAGE, self.uuid, self._env)
                 self._pages.append(page)
             return page
 
@@ -426,20 +420,9 @@ def _create_unless_there(directory: Path, env: Env) -> None:
         if segments.remainder(chain, chain.last.start, env=env):
             return  # whatever stands there, and be it damaged, is not ours to write over
     head = recovery.publish_segment(directory, header, (), env=env)
-    page = _new_page(directory, header.log, env)
+    page = create_page(directory / PAGE, header.log, env)
     page.set_up(head)
     page.close()
-
-
-def _new_page(directory: Path, log: str, env: Env) -> Page:
-    descriptor = env.open_write(directory / PAGE)
-    # written, not only resized: a store into a hole of a full disk would be a signal instead of an error
-    try:
-        files.write_fully(descriptor, bytes(BYTES), 0, env=env)
-    except BaseException:
-        env.close(descriptor)
-        raise
-    return Page(directory / PAGE, descriptor, log, env)
 
 
 def _check_reached(chain: Chain, end: Position, watermark: int) -> None:

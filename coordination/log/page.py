@@ -22,6 +22,7 @@ from typing import Literal, get_args
 
 import msgspec
 
+from coordination import files
 from coordination.env import Env
 from coordination.log.names import Names
 from coordination.log.turns import EVERYBODY, Bell
@@ -206,6 +207,30 @@ class Page:
             poisoned=words[_POISON] != 0,
             this_boot=self._boot != 0 and words[1] == self._boot,
         )
+
+
+def open_page(path: Path, log: str, env: Env) -> Page | None:
+    """The page, if there is a file that can be one. Raises OSError."""
+    try:
+        descriptor = env.open_existing(path)
+    except FileNotFoundError:
+        return None
+    if env.size(descriptor) < BYTES:
+        env.close(descriptor)
+        return None
+    return Page(path, descriptor, log, env)
+
+
+def create_page(path: Path, log: str, env: Env) -> Page:
+    """Make an empty page. Raises OSError."""
+    descriptor = env.open_write(path)
+    # written, not only resized: a store into a hole of a full disk would be a signal instead of an error
+    try:
+        files.write_fully(descriptor, bytes(BYTES), 0, env=env)
+    except BaseException:
+        env.close(descriptor)
+        raise
+    return Page(path, descriptor, log, env)
 
 
 def _hashed(text: str) -> int:

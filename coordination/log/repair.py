@@ -28,11 +28,10 @@ from coordination.log.examination import (
     Witness,
     bytes_of,
     examine,
-    open_page,
     read,
 )
 from coordination.log.frames import Header
-from coordination.log.page import BYTES, Head, Page
+from coordination.log.page import Head, Page, create_page, open_page
 from coordination.log.segments import PAGE
 
 __all__ = ["Damage", "Mended", "Placeholder", "examine", "mend", "read"]
@@ -154,7 +153,7 @@ def _publish(directory: Path, found: Examination, placeholder: Placeholder, env:
     )
     path = segments.path_of(directory, header.segment)
     with ExitStack() as opened:
-        page = open_page(directory, header.log, env)
+        page = open_page(directory / PAGE, header.log, env)
         if page is not None:
             opened.callback(page.close)
         heard = page if page is not None and _of_this_boot(page) else None
@@ -162,7 +161,7 @@ def _publish(directory: Path, found: Examination, placeholder: Placeholder, env:
             heard.mark("dirty")  # killed from here on: whoever comes next looks at the segments
         head = _written(path, header, read(found, after, placeholder=placeholder, env=env), heard, env)
         if page is None:
-            page = _new_page(directory, header.log, env)
+            page = create_page(directory / PAGE, header.log, env)
             opened.callback(page.close)
         page.set_up(head)
     return path
@@ -171,16 +170,6 @@ def _publish(directory: Path, found: Examination, placeholder: Placeholder, env:
 def _of_this_boot(page: Page) -> bool:
     reading = page.read()
     return reading is not None and reading.this_boot
-
-
-def _new_page(directory: Path, log: str, env: Env) -> Page:
-    descriptor = env.open_write(directory / PAGE)
-    try:
-        files.write_fully(descriptor, bytes(BYTES), 0, env=env)
-    except BaseException:
-        env.close(descriptor)
-        raise
-    return Page(directory / PAGE, descriptor, log, env)
 
 
 def _written(path: Path, header: Header, batches: Iterator[tuple[int, bytes]], heard: Page | None, env: Env) -> Head:

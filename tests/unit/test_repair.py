@@ -14,9 +14,11 @@ import pytest
 from coordination.env import Env
 from coordination.errors import LockHeld, LogDamaged, NotFound
 from coordination.log import frames
-from coordination.log.examination import Examination, Fate, Witness, bytes_of, open_page
+from coordination.log.examination import Examination, Fate, Witness, bytes_of
 from coordination.log.file import FileLog, create
+from coordination.log.page import open_page
 from coordination.log.repair import examine, mend, read
+from coordination.log.segments import PAGE
 
 ENV = Env()
 FIRST, SECOND, THIRD = (f"{number:020d}.jsonl" for number in (1, 2, 3))
@@ -80,7 +82,7 @@ def repaired(where: Path, witness: Witness | None = None) -> dict[int, bytes]:
     backups = where.with_name("repair")
     done = mend(where, backups / "1", placeholder=placeholder, env=ENV, witness=witness)
     assert done.backup == backups / "1"
-    page = open_page(where, done.found.log, ENV)
+    page = open_page(where / PAGE, done.found.log, ENV)
     reading = None if page is None else page.read()
     assert reading is not None
     assert (reading.dirty, reading.head.segment, reading.durable) == (False, done.found.next_segment, done.found.head)
@@ -481,7 +483,7 @@ for _name in GESTURES:
 
 def unfinished(where: Path) -> bool:
     """Whether the next writer looks at the segments before he believes the page."""
-    page = open_page(where, examine(where, env=ENV).log, ENV)
+    page = open_page(where / PAGE, examine(where, env=ENV).log, ENV)
     reading = None if page is None else page.read()
     return reading is None or reading.dirty
 
