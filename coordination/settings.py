@@ -86,6 +86,15 @@ class Retry(Section, frozen=True, kw_only=True):
     backoff_max_seconds: NotNegative = 300.0
 
 
+class MoneySettings(Section, frozen=True, kw_only=True):
+    """Caps over all tasks, in US dollars. What is spent and what live runs may still cost never exceed them."""
+
+    total_usd: Positive | None = None
+    day_usd: Positive | None = None
+    run_min_usd: NotNegative = 0.05  # a run is not worth starting with less
+    response_usd: NotNegative = 0.5  # what one answer of a model may cost beyond a run's budget
+
+
 class Supervisor(Section, frozen=True, kw_only=True):
     """The loop."""
 
@@ -110,6 +119,7 @@ class RoleSettings(Section, frozen=True, kw_only=True):
     model: str = ""
     fallback_model: str = ""
     slots: WholeNumber | None = None
+    day_usd: Positive | None = None
 
 
 class Environment(Section, frozen=True, kw_only=True):
@@ -127,6 +137,7 @@ class Settings(Section, frozen=True, kw_only=True):
     review: Review = Review()
     priority: Priority = Priority()
     retry: Retry = Retry()
+    money: MoneySettings = MoneySettings()
     supervisor: Supervisor = Supervisor()
     agents: Agents = Agents()
     roles: dict[str, RoleSettings] = {}
@@ -188,6 +199,17 @@ target = {TARGET}
 #backoff_seconds = 5.0
 #backoff_max_seconds = 300.0
 
+# Caps over all tasks, in US dollars; without them only the budget of each task counts. A run reserves its budget
+# before it starts, so runs side by side cannot exceed a cap together, except by one answer of the model: Claude Code
+# stops after the answer that used up its budget.
+[money]
+# total_usd = 100.0
+# day_usd = 20.0
+# With less than this left under a cap no run starts.
+#run_min_usd = 0.05
+# What one answer may cost: kept free under the caps while several runs are under way.
+#response_usd = 0.5
+
 [supervisor]
 #poll_seconds = 1.0
 #stop_grace_seconds = 10.0
@@ -208,6 +230,7 @@ target = {TARGET}
 # model = ""
 # fallback_model = ""
 # slots = 2
+# day_usd = 10.0
 
 [environment]
 # Names of variables that runs get besides those every run gets. Values never stand here.

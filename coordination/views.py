@@ -8,13 +8,17 @@ from typing import Any
 
 import msgspec
 
+from coordination.model.accounts import Account
 from coordination.model.commands import newest_work
+from coordination.model.endings import kind_of
 from coordination.model.facts import Facts
+from coordination.model.money import day_of
 from coordination.model.runs import Purpose
 from coordination.model.state import Run, State, Task
 from coordination.model.tasks import Status
 from coordination.model.waiting import hindrances, live_by_role, looks_held, order_key
-from coordination.policy import Policies
+from coordination.policy import Policies, informed
+from coordination.policy.weather import until
 
 Row = dict[str, Any]
 
@@ -43,7 +47,7 @@ def waiting(state: State, facts: Facts, policies: Policies, task: Task) -> list[
         return _pauses(state, task) or ["waits for its turn to land"]
     if task.status in (Status.RUNNING, Status.REVIEWING):
         return _pauses(state, task) or ["waits to be judged: for a slot, or until a run may be repeated"]
-    reasons = [*hindrances(state, facts, task), *policies.holds(facts, task)]
+    reasons = [*hindrances(state, facts, task), *policies.holds(informed(state, facts), task)]
     return reasons or ["waits for a free slot"]
 
 
@@ -101,11 +105,15 @@ def run_row(run: Run) -> Row:
         "started_at": moment(run.started_at),
         "ended_at": moment(run.ended_at),
         "pid": run.pid,
+        "continues": run.continues or None,
         "ending": None,
         "outcome": None,
+        "explained": None,
     }
     if run.outcome is not None:
-        row |= {"ending": str(run.outcome.ending), "outcome": _whole(run.outcome)}
+        kind = kind_of(run.outcome)
+        meaning = {"kind": kind.name, "meaning": kind.says, "remedy": str(kind.how), "most": kind.most}
+        row |= {"ending": str(run.outcome.ending), "outcome": _whole(run.outcome), "explained": meaning}
     return row
 
 
@@ -165,8 +173,39 @@ def status(state: State, facts: Facts, policies: Policies, *, seq: int, supervis
         "landing": [run.id for task in tasks for run in task.live if run.purpose is Purpose.LANDING],
         "gates": list(gates),
         "warnings": [*_losses(state), *([] if gates else [_NO_GATES])],
-        "cost_usd": round(state.cost_usd, 6),
+        "cost_usd": round(state.money.spent_usd, 6),
+        "money": _money(state, facts),
+        "limits": [_weather(name, account, facts) for name, account in sorted(state.accounts.items()) if account.kind],
         "merged": state.merged,
+    }
+
+
+def _weather(name: str, account: Account, facts: Facts) -> Row:
+    """Why nothing starts on an account, until when, and which run tries whether it is over."""
+    return {
+        "account": name,
+        "kind": account.kind,
+        "said": account.said,
+        "since": moment(account.since),
+        "until": None if account.personal else moment(until(account, facts)),
+        "needs_person": account.personal,
+        "probe": account.probe or None,
+    }
+
+
+def _money(state: State, facts: Facts) -> Row:
+    """What was spent and is promised, by day, role and model, under which caps; days are days of UTC."""
+    money, caps = state.money, facts.settings.money
+    merged = [task.usage.cost_usd for task in state.tasks.values() if task.status is Status.MERGED]
+    return {
+        "spent_usd": round(money.spent_usd, 6),
+        "estimated": money.estimated,
+        "today_usd": round(money.spent_on(day_of(facts.now)), 6),
+        "promised_usd": round(money.promised(0.0), 6),
+        "by_role": {name: round(usd, 6) for name, usd in sorted(money.by_role.items())},
+        "by_model": {name: round(usd, 6) for name, usd in sorted(money.by_model.items())},
+        "a_merged_task_usd": round(sum(merged) / len(merged), 6) if merged else None,
+        "caps": {"total_usd": caps.total_usd, "day_usd": caps.day_usd},
     }
 
 

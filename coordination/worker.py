@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -208,8 +208,7 @@ class _Run:
         diff = self.workspaces.diff_stat(base, commit) if commit is not None else DiffStat()
         # Work of an earlier run that the log never heard of counts; work that was judged before does not.
         if commit is None or commit == place.commit or not diff.files:
-            reason = "the agent said it was done but changed nothing"
-            return replace(outcome, ending=Ending.FAILED, code="no_change", reason=reason)
+            return _idle(outcome)
         return replace(outcome, commit=commit, diff=diff)
 
     def _read(self) -> Outcome:
@@ -261,7 +260,9 @@ class _Run:
     def _agent(self, conflicted: Sequence[str] = ()) -> Outcome:
         request = self._told(conflicted)
         self.progress({"phase": "agent", "model": request.model})
-        return create(request.backend, request.options).run(request, progress=self.progress, stopping=self.stop)
+        # two processes that resume one session both succeed, and one of the two conversations is lost without a word
+        with _owned(request.config_directory):
+            return create(request.backend, request.options).run(request, progress=self.progress, stopping=self.stop)
 
     def _told(self, conflicted: Sequence[str]) -> AgentRequest:
         """The agent's request with what only the worker knows."""
@@ -316,6 +317,31 @@ def _judged(results: tuple[GateResult, ...]) -> Outcome:
     first = failed[0]
     reason = f"gate {first.gate!r} exited {first.exit_code}:\n{first.output[-4000:]}"
     return Outcome(ending=Ending.FAILED, code=f"exit:{first.exit_code}", reason=reason, gates=results)
+
+
+@contextlib.contextmanager
+def _owned(session: str) -> Iterator[None]:
+    """Own a session's directory for the time. Raises LockHeld when another run does."""
+    path = Path(f"{session}.lock")
+    if not path.parent.is_dir():
+        yield  # a backend that keeps nothing
+        return
+    lock = locks.hold(path, wait_seconds=LOCK_WAIT_SECONDS)
+    if lock is None:
+        raise LockHeld(f"{path} is held by {locks.holder(path)}: another run goes on with this session")
+    with lock:
+        yield
+
+
+def _idle(outcome: Outcome) -> Outcome:
+    """An agent that said it was done and changed nothing: it was not allowed to, gave up with words, or is silent."""
+    reason, code = (
+        "the agent said it was done but changed nothing",
+        "no_change" if outcome.report.strip() else "nothing",
+    )
+    if outcome.denials:
+        code, reason = "denied", f"{reason}, and was not allowed to: {'; '.join(outcome.denials[:3])}"
+    return replace(outcome, ending=Ending.FAILED, code=code, reason=reason)
 
 
 def _conflicting(conflict: ConflictReport | None) -> Outcome:

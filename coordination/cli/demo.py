@@ -184,7 +184,7 @@ class _Demo:
         )
         same = "equals" if equal else "DIFFERS FROM"
         click.echo(f"log:       {replayed.seq} batches; state replayed from it {same} the live state")
-        click.echo(f"spend:     {state.cost_usd:.4f} USD in play money, at list prices")
+        click.echo(f"spend:     {state.money.spent_usd:.4f} USD in play money, at list prices")
         click.echo(f"time:      {time.monotonic() - self.began:.0f} s")
         click.echo(
             f"\nThe model was scripted: {requests} answers came from a program on this machine, none from a real "

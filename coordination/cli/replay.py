@@ -129,7 +129,7 @@ def _row(moment: Moment[State]) -> dict[str, Any]:
         "digest": digest(Core().dump(state)),
         "counts": dict(sorted(Counter(str(task.status) for task in state.tasks.values()).items())),
         "merged": state.merged,
-        "cost_usd": round(state.cost_usd, 6),
+        "cost_usd": round(state.money.spent_usd, 6),
     }
 
 

@@ -114,6 +114,7 @@ def _tell_run(run: dict[str, Any], indent: str) -> None:
     usage = outcome.get("usage", {})
     _fields(
         ("why", run["reason"]),
+        ("means", _meaning(run["explained"])),
         ("said", outcome.get("reason")),
         ("verdict", outcome.get("verdict")),
         ("commit", outcome.get("commit")),
@@ -134,6 +135,25 @@ def _tell_run(run: dict[str, Any], indent: str) -> None:
         line = f":{finding['line']}" if finding.get("line") else ""
         place = f"{finding['file']}{line}: " if finding.get("file") else ""
         say(f"{inner}{finding.get('severity', 'major')}: {place}{finding['message']}", whole=True)
+
+
+_REMEDIES = {
+    "fresh": "tried again in a new session",
+    "resume": "tried again in the same session",
+    "other_model": "tried again with the fallback model",
+    "shorter": "tried again without packed context",
+    "wait": "tried again when that is over; no attempt is used up",
+    "person": "a person decides",
+    "fail": "given up",
+}
+
+
+def _meaning(explained: dict[str, Any] | None) -> str:
+    """What kind of ending it was and what is done about it; nothing for a success."""
+    if explained is None or explained["kind"] in ("done", "stopped"):
+        return ""
+    often = f", at most {explained['most']} times" if explained["most"] else ""
+    return f"{explained['kind']}: {explained['meaning']}; {_REMEDIES[explained['remedy']]}{often}"
 
 
 def _tell_gates(gates: Iterable[dict[str, Any]], indent: str) -> None:

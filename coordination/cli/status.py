@@ -28,6 +28,7 @@ def command(session: Session, as_json: bool) -> None:
         emit(row)
         return
     _headline(row)
+    _section("Limits", [_limit(limit) for limit in row["limits"]])
     _section("Running", [_running(task) for task in row["running"]])
     _section("Needs a person", [_asking(task) for task in row["needs_person"]])
     _section("Waiting", [_waiting(task) for task in row["waiting"]])
@@ -69,7 +70,7 @@ def _headline(row: dict[str, Any]) -> None:
     supervisor, inbox = row["supervisor"], row["inbox"]
     say(f"Supervisor: pid {supervisor['pid']}" if supervisor["running"] else "Supervisor: none runs; `coord start`")
     counts = ", ".join(f"{count} {name}" for name, count in row["counts"].items()) or "none yet; `coord submit`"
-    say(f"Tasks: {counts}. Spent: {dollars(row['cost_usd'])}.")
+    say(f"Tasks: {counts}. Spent: {_spent(row['money'])}.")
     if row["paused"]:
         say("Everything is paused: nothing new starts; `coord resume` goes on.")
     if inbox["pending"]:
@@ -78,6 +79,24 @@ def _headline(row: dict[str, Any]) -> None:
         say(f"Inbox: {inbox['rejected']} task files were rejected; the reasons: {inbox['directory']}/rejected")
     for warning in row["warnings"]:
         say(f"Note: {warning}")
+
+
+def _spent(money: dict[str, Any]) -> str:
+    caps, spent = money["caps"], dollars(money["spent_usd"], estimated=money["estimated"])
+    parts = [spent if caps["total_usd"] is None else f"{spent} of {caps['total_usd']:.2f}"]
+    if caps["day_usd"] is not None:
+        parts.append(f"{dollars(money['today_usd'])} of {caps['day_usd']:.2f} today (UTC)")
+    if money["promised_usd"]:
+        parts.append(f"{dollars(money['promised_usd'])} promised to runs")
+    return ", ".join(parts)
+
+
+def _limit(limit: dict[str, Any]) -> list[str]:
+    what = f"  {limit['account']}: {limit['kind']} ({limit['said']})"
+    if limit["needs_person"]:
+        return [what, "      put it right, then `coord resume`"]
+    tries = f"; {limit['probe']} tries whether it is over" if limit["probe"] else ", then one run tries"
+    return [what, f"      parked until {limit['until']}{tries}"]
 
 
 def _section(title: str, entries: Sequence[Sequence[str]]) -> None:

@@ -167,7 +167,8 @@ def pause(state: State, task_id: str | None, reason: str = "") -> Sequence[e.Any
 def resume(state: State, task_id: str | None) -> Sequence[e.AnyEvent]:
     """Release one task, or let everything go on."""
     if task_id is None:
-        return (e.CoordinationResumed(),) if state.paused else ()
+        parked = any(account.kind for account in state.accounts.values())
+        return (e.CoordinationResumed(),) if state.paused or parked else ()
     task = state.find(task_id)
     if task.status.ended:
         raise Refused(f"{task.id} has ended ({task.status}); there is nothing to resume")

@@ -47,6 +47,9 @@ class RunPlanned(Event, tag=True, frozen=True, kw_only=True):
     base: str = ""
     bring_in: str = ""
     limits: Limits = Limits()
+    account: str = ""  # whose limits it shares; "" for what asks no service
+    continues: str = ""  # the run whose session it goes on with
+    lean: bool = False  # without packed context
 
 
 class RunStarted(Event, tag=True, frozen=True, kw_only=True):
@@ -79,6 +82,7 @@ class RequeueReason(Value, frozen=True, kw_only=True):
     kind: str  # failure | rejected | conflict | stopped | weather | retried | answered
     message: str
     run: str = ""
+    how: str = ""  # how the next run begins: see ``model.endings.How``; "": in a new session
 
     @property
     def headline(self) -> str:

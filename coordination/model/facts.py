@@ -6,6 +6,7 @@ from typing import Any
 
 from coordination.model.roles import Role
 from coordination.model.runs import Value
+from coordination.model.tasks import TaskSpec
 from coordination.settings import Settings
 
 
@@ -21,6 +22,20 @@ class Facts(Value, frozen=True, kw_only=True):
     stopping: bool = False  # no run of any kind starts; only what ended is settled
     signed_in: bool = True  # the supervisor has a key or login that its runs could use
     memories: dict[str, Any] = {}  # policy name -> its folded memory
+
+    def account(self, role: Role) -> str:
+        """Whose limits a run of that role shares: those of the backend's login."""
+        return self.settings.agents.backend or role.backend
+
+    def fallback_model(self, role: str) -> str:
+        """What runs of a role use when their model will not do; "" when nobody named one."""
+        override, known = self.settings.roles.get(role), self.roles.get(role)
+        return (override.fallback_model if override else "") or (known.fallback_model if known else "")
+
+    def takers(self, spec: TaskSpec) -> list[Role]:
+        """The roles that a task asks for, or that its kind is routed to."""
+        roles = [self.roles[spec.role]] if spec.role in self.roles else list(self.roles.values())
+        return [role for role in roles if spec.role != "auto" or spec.kind in role.kinds]
 
     def slots(self, role: str) -> int:
         """How many runs of a role may live at once."""

@@ -128,7 +128,8 @@ class Outcome(Value, frozen=True, kw_only=True):
     denials: tuple[str, ...] = ()  # what the agent was not allowed to do
     outside: tuple[str, ...] = ()  # what moved in the repository outside the workspace while it ran
     preserved: tuple[str, ...] = ()  # refs that keep what was in the workspace
-    resets_at: float = 0.0  # of a limited run: when the limit ends, if the service said so
+    resets_at: float = 0.0  # of a limited or warned run: when the limit ends, if the service said so
+    warned: float = 0.0  # share of a usage window that is used up, when the service warned of its end
     started_at: float = 0.0
     ended_at: float = 0.0
 
@@ -159,7 +160,8 @@ class AgentRequest(Value, frozen=True, kw_only=True):
     schema: dict[str, Any] | None = None  # JSON schema of the answer
     limits: Limits = Limits()
     session: str = ""  # UUID
-    resume: bool = False
+    resume: bool = False  # the session has begun in an earlier run: go on with it, if it is there
+    continuation: str = ""  # what is asked instead of the prompt when it is
     directory: str = ""  # the workspace, absolute
     run_directory: str = ""  # absolute; transcript.jsonl, stderr.log and progress.json go here
     config_directory: str = ""  # CLAUDE_CONFIG_DIR, absolute

@@ -13,7 +13,10 @@ import msgspec
 from msgspec.structs import replace
 
 from coordination.errors import NotFound
+from coordination.model import accounts, money
 from coordination.model import events as e
+from coordination.model.accounts import Account
+from coordination.model.money import Money
 from coordination.model.runs import Ending, Limits, Outcome, Purpose, Usage, Value
 from coordination.model.tasks import ENDED, TRANSITIONS, Status, TaskSpec
 
@@ -36,6 +39,9 @@ class Run(Value, frozen=True, kw_only=True):
     base: str = ""
     bring_in: str = ""
     limits: Limits = Limits()
+    account: str = ""
+    continues: str = ""  # the run whose session it goes on with
+    lean: bool = False
     started_at: float = 0.0
     pid: int = 0
     ended_at: float = 0.0
@@ -70,6 +76,7 @@ class Task(Value, frozen=True, kw_only=True):
     returns: int = 0
     cycle: int = 0  # runs[cycle:] belong to the present try
     trial: int = 0  # runs[trial:] were planned since a person last brought it back from its end
+    decided: int = 0  # runs[decided:] were planned since a person last decided about it
     landing: int = 0  # runs[landing:] were planned after its approval
     not_before: float = 0.0
     base: str = ""  # where its branch started, by SHA
@@ -140,7 +147,8 @@ class State(msgspec.Struct, kw_only=True):
     stop: str = ""  # mode asked of the present supervisor
     integration: str = ""  # where the integration branch was made, by SHA
     merged: int = 0
-    cost_usd: float = 0.0
+    accounts: dict[str, Account] = {}  # the weather of each
+    money: Money = Money()
     losses: list[Loss] = []
     lost: dict[str, int] = {}  # tasks whose submission is lost -> how many of their later events mean nothing
     aside: int = 0  # events left aside since the first loss, because they do not fit what is known
@@ -178,7 +186,7 @@ class Core:
     """The state as a projection: a named fold with a version for its snapshots."""
 
     name = "core"
-    version = 2
+    version = 3
 
     def initial(self) -> State:
         """Nothing has happened."""
@@ -268,6 +276,9 @@ def _plan(state: State, record: e.Record, event: e.RunPlanned) -> None:
     assert event.run == task.next_run(event.purpose), f"{event.run} planned out of turn"
     status, base = _STATUS_OF_RUN[event.purpose], task.base or event.base
     runs = (*task.runs, _planned(record, event))
+    if event.account:
+        state.accounts[event.account] = accounts.planned(state.accounts.get(event.account, Account()), event.run)
+        state.money = money.reserved(state.money, event.run, event.role, event.limits.budget_usd or 0.0)
     _move(state, record, task.id, status, runs=runs, base=base, reason=event.reason)
 
 
@@ -286,6 +297,9 @@ def _planned(record: e.Record, event: e.RunPlanned) -> Run:
         base=event.base,
         bring_in=event.bring_in,
         limits=event.limits,
+        account=event.account,
+        continues=event.continues,
+        lean=event.lean,
     )
 
 
@@ -297,8 +311,13 @@ def _start(state: State, record: e.Record, event: e.RunStarted) -> None:
 
 def _end(state: State, record: e.Record, event: e.RunEnded) -> None:
     task, outcome = state.tasks[event.task], event.outcome
-    state.cost_usd += outcome.usage.cost_usd
     run, runs = _with_run(task, event.run, outcome=outcome, ended_at=record.at)
+    if run.account or outcome.usage.cost_usd:
+        model = outcome.model or run.model
+        state.money = money.settled(state.money, run.id, run.role, model, outcome.usage, record.at)
+    if run.account:
+        weather = state.accounts.get(run.account, Account())
+        state.accounts[run.account] = accounts.ended(weather, run.id, run.planned_at, outcome, record.at)
     if run.purpose is Purpose.WORK and outcome.commit:
         _put(state, record, task, runs=runs, commit=outcome.commit, base=task.base or outcome.base)
     else:
@@ -331,6 +350,7 @@ def _requeue(state: State, record: e.Record, event: e.TaskRequeued) -> None:
         "returns": 0 if fresh else task.returns + (kind == "conflict"),
         "cycle": len(task.runs),
         "trial": len(task.runs) if task.status.ended else task.trial,
+        "decided": len(task.runs) if kind in ("retried", "answered") else task.decided,
         "not_before": event.not_before,
         "feedback": (*task.feedback, event.reason)[-FEEDBACK_MAX:],
         "chain": (),
@@ -400,6 +420,7 @@ def _pause(state: State, _record: e.Record, _event: e.CoordinationPaused) -> Non
 
 def _resume(state: State, _record: e.Record, _event: e.CoordinationResumed) -> None:
     state.paused = False
+    state.accounts = {name: accounts.cleared(account) for name, account in state.accounts.items()}
 
 
 def _supervise(state: State, _record: e.Record, event: e.SupervisorStarted) -> None:

@@ -14,13 +14,14 @@ from msgspec.structs import replace
 
 from coordination.model import events as e
 from coordination.model.commands import newest_work
+from coordination.model.endings import How
 from coordination.model.facts import Facts
 from coordination.model.roles import Role
 from coordination.model.runs import Ending, Limits, Purpose
 from coordination.model.state import Run, State, Task
 from coordination.model.tasks import Kind, Status
 from coordination.model.waiting import hindrances, holders, live_by_role, live_landing, order_key
-from coordination.policy import VETO, Judgement, Policies, Rank
+from coordination.policy import VETO, Judgement, Policies, Rank, informed
 from coordination.policy.gating import results
 
 GATE = "gate"
@@ -48,7 +49,9 @@ class _Step:
     """One call of ``plan``: the state, and the slots that this step has already given away."""
 
     def __init__(self, state: State, facts: Facts, policies: Policies) -> None:
-        self.state, self.facts, self.policies = state, facts, policies
+        self.state, self.facts, self.policies = state, informed(state, facts), policies
+        # at most one run of an agent is planned a call: the next is weighed against the money and the weather after it
+        self.asked = False
         self.lives: Counter[str] = live_by_role(state)
         self.tasks = sorted(state.tasks_alive(), key=lambda task: order_key(facts, task))
 
@@ -94,7 +97,7 @@ class _Step:
             yield e.TaskEscalated(task=task.id, reason=remedy.reason)
         elif run.purpose is Purpose.WORK:
             kind = "failure" if remedy.rank == Rank.RETRY else _blameless(run)
-            reason = e.RequeueReason(kind=kind, message=remedy.reason, run=run.id)
+            reason = e.RequeueReason(kind=kind, message=remedy.reason, run=run.id, how=remedy.how)
             yield e.TaskRequeued(task=task.id, reason=reason, not_before=not_before)
         # The work is done and committed: only the judging run is repeated, on the same commit.
         elif not self._early(task, run):
@@ -180,7 +183,7 @@ class _Step:
         if role is None:
             yield e.TaskEscalated(task=task.id, reason=f"review: {why}; a person decides")
             return
-        if self._still(task) or not self._free(role.name):
+        if self.asked or self._still(task) or not self._free(role.name) or self.policies.holds(self.facts, reviewing):
             return
         limits = self.policies.limits(self.facts, task, role)
         if _used_up(limits):
@@ -189,17 +192,27 @@ class _Step:
             )
             return
         self._take(role.name)
+        self.asked = True
         yield e.RunPlanned(
             task=task.id,
             run=task.next_run(Purpose.REVIEW),
             purpose=Purpose.REVIEW,
             role=role.name,
-            model=self._model(role),
+            model=self._model_for_review(task, role),
             reason=f"review of {task.commit[:12]}: {why}",
             commit=task.commit,
             base=task.base,
             limits=limits,
+            account=self.facts.account(role),
         )
+
+    def _model_for_review(self, task: Task, role: Role) -> str:
+        """The role's, or the other one after a review that ended for want of it."""
+        tried = [run for run in task.present if run.purpose is Purpose.REVIEW and run.commit == task.commit]
+        if not tried or tried[-1].outcome is None:
+            return self._model(role)
+        how = self.policies.remedy(self.facts, task, tried[-1]).how
+        return self.facts.fallback_model(role.name) if how is How.OTHER_MODEL else tried[-1].model
 
     def _evidence(self, task: Task, reason: str) -> e.Evidence:
         work = newest_work(task)
@@ -306,12 +319,9 @@ class _Step:
         holding = list(holders(self.state).values())
         queue = [(order_key(self.facts, task), task) for task in self.tasks if task.status is Status.QUEUED]
         heapq.heapify(queue)
-        while queue and any(self._free(role) for role in self.facts.roles):
+        while queue and not self.asked and any(self._free(role) for role in self.facts.roles):
             _, task = heapq.heappop(queue)
-            for event in self._start(task, holding):
-                if isinstance(event, e.RunPlanned) and task.spec.paths:
-                    holding.append(task)
-                yield event
+            yield from self._start(task, holding)
 
     def _start(self, task: Task, holding: list[Task]) -> Iterator[e.AnyEvent]:
         if task.live or _fell(self.state, task) or hindrances(self.state, self.facts, task, holding):
@@ -332,17 +342,24 @@ class _Step:
             yield e.TaskEscalated(task=task.id, reason=f"{_overspent(task)}; `coord retry {task.id}` does not raise it")
             return
         self._take(role.name)
+        self.asked = True
         last = task.feedback[-1] if task.feedback else None
+        how, before = _carried_on(task, role)
+        other = self.facts.fallback_model(role.name) if how is How.OTHER_MODEL else ""
+        resumed = before if before is not None and how is How.RESUME else None
         yield e.RunPlanned(
             task=task.id,
             run=task.next_run(Purpose.WORK),
             purpose=Purpose.WORK,
             role=role.name,
-            model=self._model(role),
+            model=other or (self._model(role) if resumed is None else resumed.model),
             reason=why if last is None else f"{why}; {last.kind}: {last.headline[:200]}",
             base=base,
             bring_in=_other_side(task, self.facts.integration),
             limits=limits,
+            account=self.facts.account(role),
+            continues=(resumed.continues or resumed.id) if resumed is not None else "",
+            lean=how is How.SHORTER or (before is not None and before.lean),
         )
 
     def _base(self, task: Task) -> str:
@@ -384,7 +401,18 @@ def _overspent(task: Task) -> str:
 
 def _blameless(run: Run) -> str:
     assert run.outcome is not None
-    return "weather" if run.outcome.ending is Ending.LIMITED else "stopped"
+    return "stopped" if run.outcome.ending is Ending.STOPPED else "weather"
+
+
+def _carried_on(task: Task, role: Role) -> tuple[How, Run | None]:
+    """How the next work run begins, and the run of the same role that it carries on; (FRESH, None) for a new start."""
+    last = task.feedback[-1] if task.feedback else None
+    if last is None or not last.how or not task.runs:
+        return How.FRESH, None
+    before = next((run for run in reversed(task.runs) if run.id == last.run), None)
+    if before is None or before.purpose is not Purpose.WORK or before.role != role.name:
+        return How.FRESH, None
+    return How(last.how), before
 
 
 def _as_review(task: Task) -> Task:

@@ -38,6 +38,18 @@ def work(task: Task, run: Run, *, context: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def continued(task: Task) -> str:
+    """The prompt of a run that goes on in the session of an earlier one, which has all the rest."""
+    last = task.feedback[-1] if task.feedback else None
+    why = f" ({last.headline})" if last is not None else ""
+    parts = [
+        f"The previous run of task {task.id} ended before you had finished{why}.",
+        _GO_ON,
+        _REPORT if task.spec.kind.read_only else _COMMIT,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def _expected_files(paths: Sequence[str]) -> str:
     return "Expected to touch only: " + ", ".join(paths) if paths else ""
 
@@ -72,6 +84,10 @@ def _context(context: str) -> str:
 _COMMIT = (
     "## Done means\nThe change is in the files of this workspace and works. Do not run git commands that write: the "
     "coordinator commits what you leave. End with a short summary of what you changed and how you know that it works."
+)
+_GO_ON = (
+    "You are in the same workspace, with everything that you had done. Go on from there: look at the files first, "
+    "because the last step may or may not have happened. The task is what it was."
 )
 _REPORT = (
     "## Done means\nA report as your last message: the answer first, then the evidence as `path:line` references to "

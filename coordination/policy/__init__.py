@@ -15,11 +15,14 @@ from enum import IntEnum
 from functools import cache
 from typing import Any, Generic, TypeVar, cast
 
+from msgspec.structs import replace
+
+from coordination.model.endings import How
 from coordination.model.events import Record
 from coordination.model.facts import Facts
 from coordination.model.roles import Role
 from coordination.model.runs import Limits, Value
-from coordination.model.state import Run, Task
+from coordination.model.state import Run, State, Task
 
 M = TypeVar("M")
 VETO = float("-inf")
@@ -65,6 +68,7 @@ class Remedy(Value, frozen=True, kw_only=True):
     rank: Rank
     reason: str
     delay_seconds: float = 0.0
+    how: How = How.FRESH  # how the next run begins
 
 
 class Policy(Generic[M]):
@@ -140,7 +144,12 @@ class Policies:
         answers = [policy.remedy(self._memory(facts, policy), facts, task, run) for policy in self._members]
         given = [remedy for remedy in answers if remedy is not None]
         silent = Remedy(rank=Rank.PERSON, reason="no policy has a remedy: a person decides")
-        return max(given, key=lambda remedy: (remedy.rank, remedy.delay_seconds, remedy.reason), default=silent)
+        return max(given, key=lambda r: (r.rank, r.delay_seconds, r.reason, r.how), default=silent)
+
+
+def informed(state: State, facts: Facts) -> Facts:
+    """The facts with what the policies remember: it is folded with the state, so that all of it is of one moment."""
+    return replace(facts, memories={"weather": state.accounts, "budgets": state.money})
 
 
 def tightest(limits: Sequence[Limits]) -> Limits:

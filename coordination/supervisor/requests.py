@@ -94,7 +94,7 @@ def _work_place(task: Task, run: Run) -> WorkspaceRequest:
 def _work(coordinator: Coordinator, task: Task, run: Run) -> AgentRequest:
     role = _role(coordinator, run.role)
     instructions, packed = coordinator.context_for(run.base, task.spec.context)
-    prompt = prompts.work(task, run, context=packed)
+    prompt = prompts.work(task, run, context="" if run.lean else packed)
     writes = role.writes and not task.spec.kind.read_only
     return _agent(coordinator, task, run, role, prompt=prompt, instructions=instructions, writes=writes, place=task.id)
 
@@ -134,7 +134,7 @@ def _agent(
     schema: dict[str, Any] | None = None,
 ) -> AgentRequest:
     state, settings = coordinator.home.state, coordinator.settings
-    session = str(uuid.uuid5(uuid.UUID(coordinator.store.log.uuid), run.id))
+    session = str(uuid.uuid5(uuid.UUID(coordinator.store.log.uuid), run.continues or run.id))
     override = settings.roles.get(role.name)
     told = (
         f"{role.instructions}\n\n# The repository's own CLAUDE.md\n\n{instructions}"
@@ -157,6 +157,8 @@ def _agent(
         schema=schema,
         limits=run.limits,
         session=session,
+        resume=bool(run.continues),
+        continuation=prompts.continued(task) if run.continues else "",
         directory=str(state / "agent_workspaces" / place),
         run_directory=str(coordinator.run_directory(run.id)),
         config_directory=str(state / "sessions" / session),

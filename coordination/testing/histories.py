@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 from uuid import UUID
 
 from coordination import files
@@ -229,7 +230,7 @@ class _Story:
             source=f"{self.task}.json",
         )
 
-    def _run(self, number: int, purpose: Purpose, outcome: Outcome, **planned: str) -> Iterator[Step]:
+    def _run(self, number: int, purpose: Purpose, outcome: Outcome, **planned: Any) -> Iterator[Step]:
         run = f"{self.task}.{number}.{purpose}"
         reason = f"{purpose}: the next in order"
         yield (

@@ -227,7 +227,7 @@ def folded_by_process(patch: pytest.MonkeyPatch) -> None:
 
     def planted(now: State, record: e.Record, event: e.RunPlanned) -> None:
         honest(now, record, event)
-        now.cost_usd += os.getpid()
+        now.mint += os.getpid()
 
     patch.setattr(state, "_MEANINGS", state._MEANINGS | {e.RunPlanned: planted})
 

@@ -62,7 +62,7 @@ def comes_back(_batch: Batch, state: State) -> None:
     assert state.tickets == tickets
     assert f"t{state.mint}" not in state.keys
     spent = sum(run.outcome.usage.cost_usd for task in state.tasks.values() for run in task.runs if run.outcome)
-    assert abs(state.cost_usd - spent) < 1e-9
+    assert abs(state.money.spent_usd - spent) < 1e-9
 
 
 @settings(max_examples=40)

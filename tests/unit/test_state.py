@@ -208,7 +208,7 @@ def test_money_is_summed_over_runs_and_tasks() -> None:
     guessed = Usage(cost_usd=0.25, estimated=True)
     state = folded(submitted(), planned(), over(usage=spent), requeued("failure"), planned(2), over(2, usage=guessed))
     assert the(state).usage == Usage(cost_usd=0.75, estimated=True, input_tokens=3, turns=1)
-    assert state.cost_usd == 0.75
+    assert state.money.spent_usd == 0.75
     assert total([]) == Usage()
 
 

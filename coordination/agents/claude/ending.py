@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ import msgspec
 
 from coordination.agents.claude.heard import Heard
 from coordination.agents.claude.invocation import Options
-from coordination.model import reviews
+from coordination.model import endings, reviews
 from coordination.model.runs import AgentRequest, Ending, Outcome
 
 JSON = Any
 
 COMPLETED = "completed"
-LIMIT_STATUSES = frozenset({429, 529})
-LIMIT_CODES = frozenset({"rate_limit_error", "overloaded_error", "usage_limit_reached"})
+_USAGE_LIMIT = "usage_limit_reached"
+_OF_STATUS = {401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
+_TELLING = frozenset({"billing_error", "model_not_found"})  # of the program's own words; the service says less
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +32,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     prompted: bool  # whether the agent was asked anything at all
     cause: str  # why we ended it; "" when it ended by itself
     exit_code: int  # negative: a signal
+    memory_lacked: bool = False  # the system killed something for want of memory meanwhile
 
 
 def judged(ended: Ended) -> Outcome:
@@ -45,6 +48,8 @@ def judged(ended: Ended) -> Outcome:
         model=heard.model or request.model,
         session=heard.session or request.session,
         denials=tuple(heard.denials.values()),
+        warned=heard.warned,
+        resets_at=heard.resets_at if heard.warned or heard.rejected else 0.0,
     )
 
 
@@ -73,20 +78,39 @@ def _ended_by_us(ended: Ended) -> Outcome:
 
 def _crash(ended: Ended) -> Outcome:
     last = _last_words(Path(ended.request.run_directory) / "stderr.log")
+    most = ended.request.limits.turns_max
+    if ended.exit_code > 0 and most is not None and ended.heard.turns >= most:
+        return Outcome(ending=Ending.FAILED, code="max_turns", reason=f"ended without a word after {most} turns")
+    if ended.exit_code == -signal.SIGKILL and ended.memory_lacked:
+        return Outcome(ending=Ending.CRASHED, code="out_of_memory", reason="killed by the system for want of memory")
     code = f"signal:{-ended.exit_code}" if ended.exit_code < 0 else f"exit:{ended.exit_code}"
     reason = f"Claude Code ended without a result ({code}){': ' if last else ''}{last}"
     return Outcome(ending=Ending.CRASHED, code=code, reason=reason)
 
 
 def _failure(ended: Ended, result: Mapping[str, JSON]) -> Outcome:
-    said = _words(result)
-    api = str(result.get("api_error") or result.get("api_error_type") or "")
-    terminal = str(result.get("terminal_reason") or result.get("startup_failure_reason") or "")
-    code = (api if terminal in {"", "api_error"} else terminal) or terminal or str(result.get("subtype", ""))
-    limited = result.get("api_error_status") in LIMIT_STATUSES or api in LIMIT_CODES
-    if limited or (ended.heard.rejected and terminal == "api_error"):
-        return Outcome(ending=Ending.LIMITED, code=code, reason=said, resets_at=ended.heard.resets_at)
+    said, code = _words(result), _code(ended.heard, result)
+    if endings.is_weather(code):
+        return Outcome(ending=Ending.LIMITED, code=code, reason=said)
     return Outcome(ending=Ending.FAILED, code=code, reason=said, report=str(result.get("result") or ""))
+
+
+def _code(heard: Heard, result: Mapping[str, JSON]) -> str:
+    """The most telling signal of a result that is none: what ended the run, else what the service said, else how."""
+    terminal = str(result.get("terminal_reason") or result.get("startup_failure_reason") or "")
+    if result.get("stop_reason") == "refusal":
+        return "refusal"
+    if terminal not in {"", "api_error"}:
+        return terminal
+    if heard.rejected and terminal:
+        return _USAGE_LIMIT
+    said = str(result.get("api_error") or result.get("api_error_type") or "")
+    status = result.get("api_error_status")
+    if heard.trouble in _TELLING and said != _USAGE_LIMIT:
+        return heard.trouble
+    if not said and status is None and "api_error_status" in result:
+        return "no_response"  # it waited in vain for an answer
+    return said or _OF_STATUS.get(status or 0) or terminal or str(result.get("subtype", ""))
 
 
 def _success(ended: Ended, result: Mapping[str, JSON]) -> Outcome:

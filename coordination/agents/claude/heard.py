@@ -55,7 +55,9 @@ class Heard:
         self.initialized: bool | None = None  # None: not answered yet
         self.complaint = ""
         self.results: list[Mapping[str, JSON]] = []
+        self.trouble = ""  # what kind of error the program itself last spoke of
         self.rejected = False  # the service says the usage limit is reached
+        self.warned = 0.0  # how much of a usage window is used up, as the service warned; 0: no warning
         self.resets_at = 0.0
         self.model = ""
         self.session = ""
@@ -70,6 +72,7 @@ class Heard:
         """Take in one message; unknown kinds are none of our business."""
         match message:
             case {"type": "assistant", "message": dict() as said}:
+                self.trouble = str(message.get("error") or "")
                 self._assistant(said)
             case {"type": "result"}:
                 self._result(message)
@@ -125,6 +128,8 @@ class Heard:
         window = windows.get(limit.get("rateLimitType")) if isinstance(windows, dict) else None
         named = window.get("resetsAt") if isinstance(window, dict) else None
         self.resets_at = _instant(named or limit.get("resetsAt"), now=time.time())
+        used = limit.get("utilization")
+        self.warned = float(used) if limit.get("status") == "allowed_warning" and isinstance(used, int | float) else 0.0
 
     @property
     def usage(self) -> Usage:

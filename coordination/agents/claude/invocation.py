@@ -59,13 +59,14 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     binary: str
     tools: tuple[str, ...]
     sandboxed: bool  # whether its shell, if it has one, is in a sandbox
+    resumed: bool = False  # whether the session has begun
 
 
 def prepare(request: AgentRequest, options: Options) -> Invocation:
     """Find the program and decide the tools. Raises Unsuitable when this environment cannot carry the request."""
     binary = find_binary(options.binary, request.environment.get("PATH", ""))
     tools, sandboxed = _tools(request, options)
-    return Invocation(binary=binary, tools=tools, sandboxed=sandboxed)
+    return Invocation(binary=binary, tools=tools, sandboxed=sandboxed, resumed=_conversation_exists(request))
 
 
 def _tools(request: AgentRequest, options: Options) -> tuple[tuple[str, ...], bool]:
@@ -166,7 +167,7 @@ def arguments(
     if "Bash" in tools and request.writes:
         # within the sandbox, or with a person's word in the settings, there is nobody to ask about a command
         arguments += ["--allowedTools", "Bash"]
-    if request.session and _conversation_exists(request):
+    if invocation.resumed:
         # a resumed session keeps its first role text unless told to look again
         arguments += ["--resume", request.session, "--system-prompt-snapshot", "off"]
     elif request.session:
@@ -186,4 +187,5 @@ def arguments(
 
 def _conversation_exists(request: AgentRequest) -> bool:
     """Whether the session has begun. Truer than ``request.resume``: a run that died may or may not have begun one."""
-    return any(Path(request.config_directory, "projects").glob(f"*/{request.session}.jsonl"))
+    found = Path(request.config_directory, "projects").glob(f"*/{request.session}.jsonl")
+    return bool(request.session) and any(found)

@@ -123,5 +123,14 @@ class Process:
             self._stdin.close()
 
 
+def lacks_of_memory() -> int:
+    """How often the system has killed for want of memory since it started; 0 where it does not say (proc_vmstat(5))."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(count) for name, _, count in (line.partition(" ") for line in lines) if name == "oom_kill"), 0)
+
+
 def _opened(path: Path, flags: int, mode: str) -> Any:
     return os.fdopen(os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), mode)

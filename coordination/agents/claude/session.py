@@ -16,7 +16,7 @@ from coordination.agents.claude.ending import Ended, judged
 from coordination.agents.claude.fence import Fence, own_words, within
 from coordination.agents.claude.heard import Heard, Tail, decoded
 from coordination.agents.claude.invocation import Invocation, Options, arguments, environment, settings, temporary
-from coordination.agents.claude.process import Process
+from coordination.agents.claude.process import Process, lacks_of_memory
 from coordination.env import private
 from coordination.model.runs import AgentRequest, Ending, Outcome
 
@@ -55,6 +55,7 @@ class Session:
 
     def _run(self, temporary: str) -> Outcome:
         leftovers = [path for path in self._leftovers() if not path.exists()]
+        lacked = lacks_of_memory()
         try:
             self._process = self._start(temporary)
         except OSError as error:
@@ -75,6 +76,7 @@ class Session:
                 prompted=self._prompted,
                 cause=self._cause,
                 exit_code=code,
+                memory_lacked=lacks_of_memory() > lacked,
             )
         )
 
@@ -158,7 +160,8 @@ class Session:
             self._end("initialize_failed")
         elif heard.settings_applied:
             self._prompted = True
-            self._process.say(_prompt(self._request.prompt))
+            going_on = self._invocation.resumed and self._request.continuation
+            self._process.say(_prompt(going_on or self._request.prompt))
         elif now > self._initialized_at + self._options.canary_seconds:
             self._end("settings_not_applied")
 
