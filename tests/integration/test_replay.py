@@ -234,7 +234,7 @@ import time
 honest = state._MEANINGS[events.TaskSubmitted]
 def planted(now, record, event):
     honest(now, record, event)
-    now.merged = int(time.time())
+    now.integration = str(time.time())
 state._MEANINGS[events.TaskSubmitted] = planted
 """,
     "a fold that depends on the order of a set": """
