@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from coordination.errors import UsageError
-from coordination.model.runs import AgentRequest, Outcome
+from coordination.model.runs import AgentRequest, Outcome, Usage
 
 Progress = Callable[[Mapping[str, Any]], None]
 """Called with what the agent does now (``tool``, ``file``, ``tokens``, ``turns``, …); cheap, may be called often."""
@@ -31,10 +32,22 @@ class Runner(Protocol):
 
 def create(backend: str, options: Mapping[str, Any]) -> Runner:
     """Make the runner of ``coordination.agents.<backend>``. Raises UsageError for a name that is not there."""
+    return cast(Runner, _module(backend).create(options))
+
+
+def spent(backend: str, run_directory: Path) -> Usage | None:
+    """What a run that died had spent, as far as what it left in its directory tells; None when nothing does.
+
+    For that a backend module may export ``spent(run_directory) -> Usage | None``. Raises UsageError, OSError.
+    """
+    tell = getattr(_module(backend), "spent", None)
+    return None if tell is None else cast("Usage | None", tell(run_directory))
+
+
+def _module(backend: str) -> Any:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", backend):
         raise UsageError(f"agent backend {backend!r} is not a module name")
     try:
-        module = importlib.import_module(f"{__name__}.{backend}")
+        return importlib.import_module(f"{__name__}.{backend}")
     except ModuleNotFoundError as error:
         raise UsageError(f"no agent backend {backend!r}: expected a module coordination/agents/{backend}.py") from error
-    return cast(Runner, module.create(options))

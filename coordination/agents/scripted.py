@@ -46,6 +46,11 @@ def create(options: Mapping[str, Any]) -> ScriptedRunner:  # noqa: ARG001 - the 
     return ScriptedRunner()
 
 
+def spent(run_directory: Path) -> Usage:  # noqa: ARG001 - the shape all backends share
+    """Nothing was paid for; what the script says that it cost is said at the end."""
+    return Usage(estimated=True)
+
+
 class ScriptedRunner:
     """Does what the prompt's script says."""
 

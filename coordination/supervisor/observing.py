@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from coordination import files, locks
+from coordination import agents, files, locks
 from coordination.coordinator import Coordinator
 from coordination.errors import CoordinationError
 from coordination.model import commands
 from coordination.model import events as e
-from coordination.model.runs import Ending, Outcome, Purpose
+from coordination.model.runs import Ending, Outcome, Purpose, Usage
 from coordination.model.state import Run, State
 from coordination.supervisor import requests
 from coordination.supervisor.children import Children, reap
@@ -62,9 +63,7 @@ class Observer:
         doubt = self._doubt(run, outcome)
         if doubt:
             # without its commit: what is not believed must not count as judged, should the next run arrive at it
-            outcome = msgspec.structs.replace(
-                outcome, ending=Ending.FAILED, code="unproven_commit", reason=doubt, commit="", diff=None
-            )
+            outcome = replace(outcome, ending=Ending.FAILED, code="unproven_commit", reason=doubt, commit="", diff=None)
         reap(self._coordinator.run_marker(run.id))
         events = commands.end(state, run.id, outcome, token=token)
         if events and isinstance(events[0], e.RunRefused):
@@ -94,18 +93,25 @@ class Observer:
             ending, code = (Ending.TIMED_OUT, "timeout") if stop.get("why") == "timeout" else (Ending.STOPPED, "killed")
             reason = f"stopped: {stop.get('why')}"
         self._mark("reaped")
-        usage = self._spent(run)
-        return [
-            e.RunEnded(task=run.task, run=run.id, outcome=Outcome(ending=ending, code=code, reason=reason, **usage))
-        ]
+        outcome = Outcome(ending=ending, code=code, reason=reason, usage=self._spent(run), model=run.model)
+        return [e.RunEnded(task=run.task, run=run.id, outcome=outcome)]
 
-    def _spent(self, run: Run) -> dict[str, Any]:
-        """What a run without an outcome had spent when it last said so: estimated, never nothing."""
-        said = told(self._coordinator.run_directory(run.id) / "progress.json") or {}
-        cost = said.get("cost_usd")
-        if not isinstance(cost, (int, float)) or cost <= 0:
-            return {}
-        return {"usage": {"cost_usd": float(cost), "estimated": True}}
+    def _spent(self, run: Run) -> Usage:
+        """What a run without an outcome had spent: by what it left, else by what it last said, else all it might."""
+        directory = self._coordinator.run_directory(run.id)
+        said = (told(directory / "progress.json") or {}).get("cost_usd")
+        least = float(said) if isinstance(said, (int, float)) and said > 0 else 0.0
+        if not run.account:
+            return Usage(cost_usd=least, estimated=least > 0)
+        try:
+            found = agents.spent(run.account, directory)
+        except (CoordinationError, OSError):
+            found = None
+        if found is not None:
+            return replace(found, cost_usd=max(least, found.cost_usd))
+        asked = said is not None or run.started_at
+        owed = max(least, run.limits.budget_usd or 0.0) if asked else 0.0
+        return Usage(cost_usd=owed, estimated=owed > 0)
 
     def _never_began(self, run: Run, directory: Path, code: int) -> list[e.AnyEvent]:
         """Our worker left without beginning. Give the run up first, then look again: another one may just begin."""

@@ -207,7 +207,7 @@ def test_an_answer_of_the_fence_that_makes_no_sense_is_a_no(bench: Bench, monkey
 @pytest.mark.parametrize(
     ("error", "ending", "code"),
     [
-        ({"status": 401, "type": "authentication_error", "message": "no"}, Ending.FAILED, "authentication_error"),
+        ({"status": 401, "type": "authentication_error", "message": "no"}, Ending.LIMITED, "authentication_error"),
         ({"status": 400, "type": "invalid_request_error", "message": "no"}, Ending.FAILED, "invalid_request_error"),
         ({"status": 500, "type": "api_error", "message": "no"}, Ending.FAILED, "api_error"),
         ({"status": 429, "type": "rate_limit_error", "message": "no"}, Ending.LIMITED, "rate_limit_error"),

@@ -19,6 +19,7 @@ DOES_IT = [read("greeter.py"), write("greeter.py", WARMER), say("It is warmer no
 HANGS = [write("draft.txt", "half a thought"), hang()]
 TASK = {"id": "T", "prompt": "Make it warmer.", "review": "never"}
 INTEGRATION = "coordination/integration"
+GOING_ON = "ended before you had finished"  # of the prompt that goes on in the same session
 
 
 def hanging(scene: Any, run: str = "T.1.work") -> list[int]:
@@ -38,7 +39,7 @@ def hanging(scene: Any, run: str = "T.1.work") -> list[int]:
 
 def test_a_killed_worker_takes_its_agent_along_and_the_task_is_done_by_a_new_run(make: Any) -> None:
     """After kill -9 nothing of the run lives, its spend counts as estimated, and the next run is another one."""
-    scene = make([case("# Task T", "did not count", steps=DOES_IT), case("# Task T", steps=HANGS)])
+    scene = make([case(GOING_ON, steps=DOES_IT), case("# Task T", steps=HANGS)])
     scene.drop(**TASK)
     supervisor = scene.start("--once")
     before = hanging(scene)
@@ -49,8 +50,10 @@ def test_a_killed_worker_takes_its_agent_along_and_the_task_is_done_by_a_new_run
     assert outcome["usage"]["estimated"]
     assert outcome["usage"]["cost_usd"] > 0
     assert supervisor.wait(60) == 0
-    works = [event["run"] for event in scene.events("RunPlanned", purpose="work")]
+    planned = scene.events("RunPlanned", purpose="work")
+    works = [event["run"] for event in planned]
     assert works == ["T.1.work", "T.2.work"]
+    assert planned[1]["continues"] == "T.1.work", "what it has read is paid for"
     assert [event["run"] for event in scene.events("RunStarted") if event["run"] in works] == works
     task = scene.show("T")
     assert (task["state"], task["attempts"]) == ("merged", 1)
@@ -60,7 +63,7 @@ def test_a_killed_worker_takes_its_agent_along_and_the_task_is_done_by_a_new_run
 
 def test_what_a_dead_supervisor_and_a_dead_worker_left_is_ended_by_the_next(make: Any) -> None:
     """Both are killed, Claude Code lives on alone: the next supervisor ends it first, then tries the task anew."""
-    scene = make([case("# Task T", "did not count", steps=DOES_IT), case("# Task T", steps=HANGS)])
+    scene = make([case(GOING_ON, steps=DOES_IT), case("# Task T", steps=HANGS)])
     scene.drop(**TASK)
     supervisor = scene.start()
     before = hanging(scene)
@@ -116,7 +119,7 @@ def test_a_stop_puts_the_task_back_and_the_next_start_completes_it(make: Any) ->
     assert scene.events("RunEnded", run="T.1.work")[0]["outcome"]["ending"] == "stopped"
     task = scene.show("T")
     assert (task["state"], task["attempts"]) == ("queued", 0)
-    with ModelServer([case("# Task T", steps=DOES_IT)]) as other:
+    with ModelServer([case(GOING_ON, steps=DOES_IT)]) as other:
         scene.environment["ANTHROPIC_BASE_URL"] = other.url
         scene.run()
     task = scene.show("T")

@@ -20,23 +20,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from coordination.agents import Progress, Stopping
+from coordination.agents.claude.heard import Heard, Tail, decoded
 from coordination.agents.claude.invocation import Options, options_from, prepare
 from coordination.agents.claude.program import find_binary, sandbox_works
 from coordination.agents.claude.session import Session
 from coordination.errors import Unsuitable
-from coordination.model.runs import AgentRequest, Ending, Outcome
+from coordination.model.runs import AgentRequest, Ending, Outcome, Usage
 
-__all__ = ["ClaudeRunner", "create", "find_binary", "sandbox_works"]
+__all__ = ["ClaudeRunner", "create", "find_binary", "sandbox_works", "spent"]
 
 
 def create(options: Mapping[str, Any]) -> ClaudeRunner:
     """Make the runner. Raises UsageError for an option of the wrong type."""
     return ClaudeRunner(options_from(options))
+
+
+def spent(run_directory: Path) -> Usage | None:
+    """What a run that died had spent, by its transcript; None when it left none. Raises OSError."""
+    try:
+        with (run_directory / "transcript.jsonl").open("rb") as transcript:
+            heard = Heard(canary="")
+            for line in Tail(transcript).lines():
+                heard.hear(decoded(line))
+    except FileNotFoundError:
+        return None
+    return msgspec.structs.replace(heard.usage, estimated=True)
 
 
 class ClaudeRunner:
