@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
@@ -10,8 +12,11 @@ import pytest
 
 from coordination.errors import LockHeld
 from coordination.log import commit, file, page, recovery
+from coordination.log.file import FileLog, create
+from coordination.testing.aftermath import DIRECTORY, Cut, Ledger, payload, recover
+from coordination.testing.disk import Directory, Node, name
 from coordination.testing.simulation import TROUBLES, Report, Schedule, Trouble, main, search, search_with_pool
-from coordination.testing.world import SimulatedEnv
+from coordination.testing.world import Fate, Fault, Killed, SimulatedEnv, SimulatedWorld
 
 FAILING_SYNCS: tuple[Trouble, ...] = ("failed sync", "failed sync", "kill aimed", "stop")
 CLOCKS: tuple[Trouble, ...] = ("jump", "jump", "jump", "kill", "failed sync")
@@ -73,6 +78,51 @@ def test_a_seed_is_a_history(seed: int) -> None:
         assert reports[0] == reports[1]
         assert first.world.trace == second.world.trace
         assert [first.events, first.seen] == [second.events, second.seen]
+
+
+class Forgetful(Fate):
+    """The first sync of the log's directory fails, and its new names are forgotten: no later sync brings them."""
+
+    done = False
+
+    def step(self, env: SimulatedEnv, gesture: str, about: object) -> Fault | None:
+        if self.done or (gesture, about) != ("sync_directory", DIRECTORY):
+            return None
+        self.done = True
+        return Fault("error", errno.EIO, dropped=True)
+
+
+def test_a_page_does_not_outlive_the_segment_that_a_failed_making_forgot(seed: int) -> None:
+    """Whoever writes first makes the log anew; killed anywhere, with all names on the disk that can be, it goes on."""
+    world = SimulatedWorld(seed)
+    world.fate = Forgetful()
+    with pytest.raises(OSError, match="Errno 5"):
+        create(DIRECTORY, env=world.process())
+    cuts = 0
+    for cuts in itertools.count(1):
+        twin, ledger = world.copy(seed), Ledger()
+        twin.fate = Cut(cuts, 0.5)
+        ledger.ask("a")
+        try:
+            FileLog(DIRECTORY, env=twin.process()).append(payload("a"), after=0, again=lambda: payload("a"))
+        except Killed:
+            pass
+        else:
+            break
+        twin.fate = Fate()
+        for env in list(twin.processes):
+            twin.kill(env)
+        twin.power_cut(lambda file: bytearray(file.cache), arrived)
+        assert recover(twin, ledger, 1 << 16) == []
+    assert cuts > 20
+
+
+def arrived(directory: Directory) -> dict[str, Node]:
+    """Its names, when all that were changed since the last sync came to the disk."""
+    names = dict(directory.disk)
+    for naming in directory.changes:
+        name(names, naming)
+    return names
 
 
 def test_the_command_prints_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,308 @@
+"""Every way in which a run of the real Claude Code can end: what it is taken for, and what becomes of the task.
+
+The model server plays the fault. Each row says which codes the work and review runs must end with, one after the
+other, and where that leaves the task. A dozen that tell most run every time; the rest on demand (``--tier 2``).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.e2e.lines import call, case, hang, read, say, verdict, write
+
+pytestmark = pytest.mark.e2e
+JSON = Any
+
+WARMER = 'GREETING = "Good day"\n\n\ndef greet(name: str) -> str:\n    return f"{GREETING}, {name}!"\n'
+WRITES = write("greeter.py", WARMER)
+DONE = say("Done.")
+DOES_IT = [WRITES, DONE]
+FIRST = "# Task T"
+AGAIN = "What happened before"  # in the prompt of a new session after a failure
+GOING_ON = "ended before you had finished"  # in that of a run that goes on in the same session
+GREEN_AND_OTHER = {"roles.green": {"fallback_model": "haiku"}}
+
+
+def error(status: int, kind: str, message: str = "no", **more: JSON) -> dict[str, JSON]:
+    return {"status": status, "type": kind, "message": message, **more}
+
+
+def usage_limit(seconds: float) -> dict[str, JSON]:
+    headers = {
+        "anthropic-ratelimit-unified-status": "rejected",
+        "anthropic-ratelimit-unified-reset": str(int(time.time() + seconds)),
+        "anthropic-ratelimit-unified-representative-claim": "five_hour",
+    }
+    return error(429, "rate_limit_error", headers=headers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One fault: what the model does, what the task says, and what must come of it."""
+
+    first: Any = field(default_factory=lambda: DOES_IT)
+    again: Any = None
+    going_on: Any = None
+    review: Any = None
+    codes: tuple[str, ...] = ("completed",)
+    state: str = "merged"
+    attempts: int = 0
+    exit: int = 0
+    how: tuple[str, ...] = ()  # of the runs after the first: resumed, fresh, lean, or the model
+    task: dict[str, JSON] = field(default_factory=dict)
+    settings: dict[str, JSON] = field(default_factory=dict)
+    free: bool = False  # whether it may cost nothing
+    login: bool = False  # a subscription instead of a key
+    url: str = ""
+    limits: tuple[str, ...] = ()  # what status says of the account at the end
+    arguments: tuple[str, ...] = ()
+
+
+ROWS: dict[str, Row] = {
+    "done": Row(),
+    "gave up": Row(
+        first=[say("I cannot.")], again=DOES_IT, codes=("no_change", "completed"), attempts=1, how=("fresh",)
+    ),
+    "gave up for good": Row(
+        first=[say("I cannot.")], again=[say("No.")], codes=("no_change",) * 3, state="failed", attempts=3, exit=1
+    ),
+    "produced nothing": Row(
+        first=[say("")] * 3, again=DOES_IT, codes=("nothing", "completed"), attempts=1, how=("fresh",)
+    ),
+    "not permitted": Row(
+        first=[call("Write", file_path="/etc/motd", content="x"), say("I could not.")],
+        again=DOES_IT,
+        codes=("denied", "completed"),
+        attempts=1,
+        how=("fresh",),
+    ),
+    "turn limit": Row(
+        first=[read("greeter.py")] * 5,
+        going_on=DOES_IT,
+        codes=("max_turns", "completed"),
+        attempts=1,
+        how=("resumed",),
+        task={"turns_max": 2},
+    ),
+    "turn limit again and again": Row(
+        first=[read("greeter.py")] * 5,
+        going_on=[read("greeter.py")] * 5,
+        codes=("max_turns",) * 3,
+        state="failed",
+        attempts=3,
+        exit=1,
+        task={"turns_max": 1},
+    ),
+    "budget": Row(
+        first=[read("greeter.py")] * 5,
+        codes=("budget_exhausted",),
+        state="waiting_for_person",
+        exit=1,
+        task={"budget_usd": 0.0001},
+    ),
+    "prompt too long": Row(
+        first=[[error(400, "invalid_request_error", "prompt is too long: 210000 tokens > 200000 maximum")]],
+        again=DOES_IT,
+        codes=("prompt_too_long", "completed"),
+        attempts=1,
+        how=("lean",),
+    ),
+    "refusal": Row(
+        first=[[*say("no"), {"stop_reason": "refusal"}]] * 3, codes=("refusal",), state="waiting_for_person", exit=1
+    ),
+    "refusal, another model": Row(
+        first=[[*say("no"), {"stop_reason": "refusal"}]] * 3,
+        again=DOES_IT,
+        codes=("refusal", "completed"),
+        attempts=1,
+        how=("haiku",),
+        settings=GREEN_AND_OTHER,
+    ),
+    "a review without its form": Row(
+        review=[say("Looks good.")] * 3,
+        codes=("completed", *("no_structured_output",) * 3),
+        state="waiting_for_person",
+        exit=1,
+        task={"review": "always"},
+    ),
+    "a review in the wrong form": Row(
+        review=[call("StructuredOutput", nothing=1)] * 8,
+        codes=("completed", *("structured_output_retry_exhausted",) * 3),
+        state="waiting_for_person",
+        exit=1,
+        task={"review": "always"},
+    ),
+    "a review that meets an overload": Row(
+        review=[[error(529, "overloaded_error", times=3), *verdict("approve", "fine")]],
+        codes=("completed", "overloaded_error", "completed"),
+        task={"review": "always"},
+    ),
+    "authentication": Row(
+        first=[[error(401, "authentication_error")]],
+        codes=("authentication_error",),
+        state="queued",
+        exit=1,
+        free=True,
+        limits=("authentication",),
+    ),
+    "permission": Row(
+        first=[[error(403, "permission_error")]],
+        codes=("permission_error",),
+        state="queued",
+        exit=1,
+        free=True,
+        limits=("authentication",),
+    ),
+    "billing": Row(
+        first=[[error(400, "invalid_request_error", "Your credit balance is too low to access the Anthropic API")]],
+        codes=("billing_error",),
+        state="queued",
+        exit=1,
+        free=True,
+        limits=("billing",),
+    ),
+    "model not found": Row(
+        first=[[error(404, "not_found_error", "model: sonnet")]],
+        codes=("model_not_found",),
+        state="waiting_for_person",
+        exit=1,
+        free=True,
+    ),
+    "overloaded": Row(
+        first=[[error(529, "overloaded_error", times=3), *WRITES], DONE],
+        codes=("overloaded_error", "completed"),
+        how=("resumed",),
+    ),
+    "rate limit": Row(
+        first=[[error(429, "rate_limit_error", times=1), *WRITES], DONE],
+        codes=("rate_limit_error", "completed"),
+        how=("resumed",),
+    ),
+    "service error": Row(
+        first=[[error(500, "api_error", times=1), *WRITES], DONE],
+        codes=("api_error", "completed"),
+        attempts=1,
+        how=("resumed",),
+    ),
+    "request not accepted": Row(
+        first=[[error(400, "invalid_request_error")]],
+        again=DOES_IT,
+        codes=("invalid_request_error", "completed"),
+        attempts=1,
+        how=("fresh",),
+    ),
+    "request too large": Row(
+        first=[[error(413, "request_too_large")]],
+        again=DOES_IT,
+        codes=("image_error", "completed"),
+        attempts=1,
+        how=("fresh",),
+    ),
+    "no connection": Row(
+        codes=("connection_failed",),
+        url="http://127.0.0.1:9",
+        state="queued",
+        exit=1,
+        free=True,
+        limits=("connection",),
+        settings={"retry": {"backoff_seconds": 300.0}},
+        arguments=("--no-wait",),
+    ),
+    "no answer": Row(
+        first=[hang()],
+        going_on=DOES_IT,
+        codes=("no_response", "completed"),
+        how=("resumed",),
+        settings={"agents": {"api_timeout_seconds": 1.0, "retries_max": 0}},
+    ),
+    "stalled": Row(
+        first=[[*say("Well"), {"delay_seconds": 60.0}]],
+        going_on=DOES_IT,
+        codes=("no_output", "completed"),
+        attempts=1,
+        how=("resumed",),
+        settings={"agents": {"no_output_seconds": 2.0, "retries_max": 0}},
+    ),
+    "timed out": Row(
+        first=[read("greeter.py"), hang()],
+        going_on=DOES_IT,
+        codes=("timed_out", "completed"),
+        attempts=1,
+        how=("resumed",),
+        task={"timeout_seconds": 3.0},
+    ),
+    "cut off and continued": Row(first=[[*say("I will"), {"stop_reason": "max_tokens"}], *DOES_IT]),
+    "empty and nudged": Row(first=[say(""), *DOES_IT]),
+    "overloaded within a run": Row(
+        first=[[error(529, "overloaded_error", times=1), *WRITES], DONE], settings={"agents": {"retries_max": 2}}
+    ),
+    "usage limit": Row(
+        first=lambda: [[usage_limit(3.0) | {"times": 1}, *WRITES], DONE],
+        codes=("usage_limit_reached", "completed"),
+        how=("resumed",),
+        login=True,
+    ),
+    "usage limit far away": Row(
+        first=lambda: [[usage_limit(5 * 3600.0)]],
+        codes=("usage_limit_reached",),
+        state="queued",
+        exit=1,
+        login=True,
+        free=True,
+        limits=("usage limit",),
+        arguments=("--no-wait",),
+    ),
+}
+ALWAYS = {
+    *("gave up", "not permitted", "turn limit", "budget", "prompt too long", "refusal, another model"),
+    *("a review without its form", "billing", "overloaded", "no connection", "stalled", "usage limit"),
+}
+
+
+def scripts(row: Row) -> list[dict[str, JSON]]:
+    """What the model says, the most special prompt first."""
+    found = [("# Review", row.review or [verdict("approve", "Fine.")]), (GOING_ON, row.going_on)]
+    found += [(AGAIN, row.again), (FIRST, row.first() if callable(row.first) else row.first)]
+    return [case(text, steps=steps) for text, steps in found if steps is not None]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", ROWS)
+def test_what_a_run_ends_with_decides_what_follows(name: str, make: Any, tier: int) -> None:
+    """Classification, remedy, final state, attempts and money, row by row."""
+    if tier == 1 and name not in ALWAYS:
+        pytest.skip("one of the rows that run on demand: --tier 2")
+    row = ROWS[name]
+    agents = {"retries_max": 0, **row.settings.get("agents", {})}
+    scene = make(scripts(row), settings={**row.settings, "agents": agents})
+    if row.login:
+        scene.environment |= {"CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-made-up"}
+        del scene.environment["ANTHROPIC_API_KEY"]
+    if row.url:
+        scene.environment["ANTHROPIC_BASE_URL"] = row.url
+    scene.drop(id="T", prompt="Make it warmer.", **{"review": "never", **row.task})
+
+    scene.run(*row.arguments, code=row.exit)
+
+    asked = [event for event in scene.events("RunEnded") if event["run"].endswith((".work", ".review"))]
+    assert tuple(event["outcome"]["code"] for event in asked) == row.codes
+    task = scene.show("T")
+    assert (task["state"], task["attempts"]) == (row.state, row.attempts)
+    assert (task["cost_usd"] > 0) != row.free or row.free
+    planned = [event for event in scene.events("RunPlanned") if event["purpose"] == "work"]
+    assert tuple(began(event) for event in planned[1:])[: len(row.how)] == row.how
+    assert tuple(limit["kind"] for limit in scene.status()["limits"]) == row.limits
+    ended = [run["explained"]["kind"] for run in task["runs"] if run["outcome"]["code"] in row.codes]
+    assert all(ended), "each ending is explained"
+
+
+def began(planned: dict[str, JSON]) -> str:
+    if planned.get("lean"):
+        return "lean"
+    if planned["model"] == "haiku":
+        return "haiku"
+    return "resumed" if planned.get("continues") else "fresh"
