@@ -255,7 +255,8 @@ class Schedule(Scheduler):
     def died(self, actor: Actor) -> None:
         """Somebody else comes and goes on."""
         if actor.name.startswith("writer") and self._values < 40:
-            self._begin(actor.name.removesuffix("'") + "'", self.dice.randrange(1, 4))
+            # under a name of its own: what the dead one saw of a log that is not proven yet binds nobody else
+            self._begin(actor.name + "'", self.dice.randrange(1, 4))
 
     def failed(self, actor: Actor, error: Exception) -> None:
         """No error may come out of the log but those that the script expects."""

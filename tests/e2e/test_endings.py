@@ -6,6 +6,7 @@ other, and where that leaves the task. A dozen that tell most run every time; th
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -286,7 +287,7 @@ def test_what_a_run_ends_with_decides_what_follows(name: str, make: Any, tier: i
         scene.environment["ANTHROPIC_BASE_URL"] = row.url
     scene.drop(id="T", prompt="Make it warmer.", **{"review": "never", **row.task})
 
-    scene.run(*row.arguments, code=row.exit)
+    assert scene.start("--once", *row.arguments).wait(90) == row.exit, scene.said()
 
     asked = [event for event in scene.events("RunEnded") if event["run"].endswith((".work", ".review"))]
     assert tuple(event["outcome"]["code"] for event in asked) == row.codes
@@ -295,7 +296,7 @@ def test_what_a_run_ends_with_decides_what_follows(name: str, make: Any, tier: i
     assert (task["cost_usd"] > 0) != row.free or row.free
     planned = [event for event in scene.events("RunPlanned") if event["purpose"] == "work"]
     assert tuple(began(event) for event in planned[1:])[: len(row.how)] == row.how
-    assert tuple(limit["kind"] for limit in scene.status()["limits"]) == row.limits
+    assert tuple(limit["kind"] for limit in json.loads(scene.coord("status", "--json"))["limits"]) == row.limits
     ended = [run["explained"]["kind"] for run in task["runs"] if run["outcome"]["code"] in row.codes]
     assert all(ended), "each ending is explained"
 
