@@ -75,7 +75,7 @@ ROWS: dict[str, Row] = {
         first=[say("")] * 3, again=DOES_IT, codes=("nothing", "completed"), attempts=1, how=("fresh",)
     ),
     "not permitted": Row(
-        first=[call("Write", file_path="/etc/motd", content="x"), say("I could not.")],
+        first=[call("Write", file_path="/etc/not-of-this-task", content="x"), say("I could not.")],
         again=DOES_IT,
         codes=("denied", "completed"),
         attempts=1,
@@ -113,7 +113,12 @@ ROWS: dict[str, Row] = {
         how=("lean",),
     ),
     "refusal": Row(
-        first=[[*say("no"), {"stop_reason": "refusal"}]] * 3, codes=("refusal",), state="waiting_for_person", exit=1
+        first=[[*say("no"), {"stop_reason": "refusal"}]] * 3,
+        again=[[*say("no"), {"stop_reason": "refusal"}]] * 3,
+        codes=("refusal",) * 2,
+        state="waiting_for_person",
+        attempts=1,
+        exit=1,
     ),
     "refusal, another model": Row(
         first=[[*say("no"), {"stop_reason": "refusal"}]] * 3,
@@ -138,7 +143,7 @@ ROWS: dict[str, Row] = {
         task={"review": "always"},
     ),
     "a review that meets an overload": Row(
-        review=[[error(529, "overloaded_error", times=3), *verdict("approve", "fine")]],
+        review=[[error(529, "overloaded_error", times=1), *verdict("approve", "fine")]],
         codes=("completed", "overloaded_error", "completed"),
         task={"review": "always"},
     ),
@@ -168,13 +173,14 @@ ROWS: dict[str, Row] = {
     ),
     "model not found": Row(
         first=[[error(404, "not_found_error", "model: sonnet")]],
-        codes=("model_not_found",),
+        codes=("model_not_found",) * 2,
         state="waiting_for_person",
+        attempts=1,
         exit=1,
         free=True,
     ),
     "overloaded": Row(
-        first=[[error(529, "overloaded_error", times=3), *WRITES], DONE],
+        first=[[error(529, "overloaded_error", times=1), *WRITES], DONE],
         codes=("overloaded_error", "completed"),
         how=("resumed",),
     ),
@@ -184,7 +190,7 @@ ROWS: dict[str, Row] = {
         how=("resumed",),
     ),
     "service error": Row(
-        first=[[error(500, "api_error", times=1), *WRITES], DONE],
+        first=[[error(500, "api_error", times=2), *WRITES], DONE],
         codes=("api_error", "completed"),
         attempts=1,
         how=("resumed",),
@@ -237,7 +243,6 @@ ROWS: dict[str, Row] = {
         task={"timeout_seconds": 3.0},
     ),
     "cut off and continued": Row(first=[[*say("I will"), {"stop_reason": "max_tokens"}], *DOES_IT]),
-    "empty and nudged": Row(first=[say(""), *DOES_IT]),
     "overloaded within a run": Row(
         first=[[error(529, "overloaded_error", times=1), *WRITES], DONE], settings={"agents": {"retries_max": 2}}
     ),

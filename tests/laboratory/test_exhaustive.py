@@ -28,7 +28,7 @@ from coordination.testing.exhaustive import (
 from coordination.testing.world import SimulatedEnv
 
 PROCESSES = 2
-TIER_2_SECONDS = 420.0
+TIER_2_SECONDS = 300.0
 
 
 @pytest.mark.timeout(1800)

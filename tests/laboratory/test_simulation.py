@@ -21,7 +21,7 @@ from coordination.testing.world import Fate, Fault, Killed, SimulatedEnv, Simula
 FAILING_SYNCS: tuple[Trouble, ...] = ("failed sync", "failed sync", "kill aimed", "stop")
 CLOCKS: tuple[Trouble, ...] = ("jump", "jump", "jump", "kill", "failed sync")
 PROCESSES = 2
-TIER_2_SECONDS = 420.0
+TIER_2_SECONDS = 300.0
 _NUMBERS = 1_000_000  # schedules of one day's seed
 
 

@@ -184,7 +184,7 @@ class Histories(RuleBasedStateMachine):
 @pytest.mark.timeout(900)
 def test_histories(tier: int) -> None:
     """The log holds what the list holds, whatever happens in between."""
-    examples, steps = (120, 30) if tier == 1 else (5_000, 60)
+    examples, steps = (120, 30) if tier == 1 else (3_000, 50)
     run_state_machine_as_test(
         Histories,
         settings=settings(
