@@ -142,11 +142,6 @@ ROWS: dict[str, Row] = {
         exit=1,
         task={"review": "always"},
     ),
-    "a review that meets an overload": Row(
-        review=[[error(529, "overloaded_error", times=1), *verdict("approve", "fine")]],
-        codes=("completed", "overloaded_error", "completed"),
-        task={"review": "always"},
-    ),
     "authentication": Row(
         first=[[error(401, "authentication_error")]],
         codes=("authentication_error",),

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from coordination import views
 from coordination.model import commands
-from coordination.model.runs import Ending, Outcome, Usage
+from coordination.model.runs import Ending, GateResult, Outcome, Purpose, Usage
 from coordination.model.tasks import Status, TaskSpec
 from coordination.policy import shipped
 from coordination.testing.strategies import EPOCH, ROLES, World, facts
@@ -173,13 +173,22 @@ def test_a_warning_slows_down_before_the_wall() -> None:
 
 
 def test_a_review_waits_for_the_weather_too() -> None:
-    """The commit stays; Red is asked when the account is open again."""
-    made = storm(tasks=2, slots=2)
-    made.end("T1", limited(resets_at=EPOCH + 100.0))
+    """The commit stays; Red is asked about it again when the account is open, and no attempt is used up."""
+    made = storm(tasks=1, slots=1)
     made.end("T0", done())
-    for run in made.state.live_runs():
-        assert not run.account
-    assert made.state.find("T0").status is not Status.FAILED
+    made.end("T0", Outcome(ending=Ending.SUCCEEDED, gates=(GateResult(gate="unit", commit="c1", exit_code=0),)))
+    review = made.live("T0")
+    assert review.purpose is Purpose.REVIEW
+    made.end("T0", limited(resets_at=EPOCH + 100.0))
+    assert lives(made) == ["T1"], "planned before the limit was met, and left alone"
+    made.end("T1", limited(resets_at=EPOCH + 100.0))
+    made.wait(50.0)
+    assert lives(made) == []
+    made.wait(60.0)
+    assert lives(made) == ["T0"], "what is further along goes first"
+    again = made.live("T0")
+    assert (again.purpose, again.commit) == (Purpose.REVIEW, "c1")
+    assert made.state.find("T0").attempts == 0
 
 
 def test_a_clock_that_went_back_parks_nobody_for_longer() -> None:
