@@ -123,6 +123,18 @@ def marked(marker: str) -> list[psutil.Process]:
     return found
 
 
+def strays(prefix: str) -> dict[int, str]:
+    """Living processes that carry a marker which begins so, with the rest of it: whose run they are of."""
+    found = {}
+    for number in psutil.pids():
+        with contextlib.suppress(psutil.Error, OSError):
+            process = psutil.Process(number)
+            marker = process.environ().get(MARKER, "") if number != os.getpid() else ""
+            if marker.startswith(prefix) and process.status() != psutil.STATUS_ZOMBIE:
+                found[number] = marker.removeprefix(prefix)
+    return found
+
+
 def _may_carry(number: int, marker: str) -> bool:
     """A quick look, six times as fast as the careful one: of a machine's processes hardly any is ours."""
     if not sys.platform.startswith("linux"):

@@ -16,7 +16,7 @@ from coordination.workspaces.audit import Outside
 from coordination.workspaces.landing import Gates, LandingResult
 from coordination.workspaces.place import Place
 from coordination.workspaces.refusals import HeadMoved, NestedRepository, UnresolvedConflict
-from coordination.workspaces.repository import Repository, discover
+from coordination.workspaces.repository import Repository, discover, version
 from coordination.workspaces.traces import LogTrace
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "UnresolvedConflict",
     "Workspaces",
     "discover",
+    "version",
 ]
 
 

@@ -39,7 +39,7 @@ def discover(directory: Path) -> Repository:
     asked = _ask(directory, "rev-parse", "--path-format=absolute", "--git-common-dir", "--git-dir")
     common, own = (Path(line).resolve() for line in asked.splitlines())
     _refuse_unspeakable(common)
-    _check_version()
+    version()
     git = Git(common)
     if _setting(git, "extensions.refstorage") not in ("", "files"):
         raise Unsuitable(f"{common} keeps its refs in another form than files, which is not supported")
@@ -146,8 +146,10 @@ def _setting(git: Git, key: str) -> str:
     return git.run("config", "--get", key, accept=(0, 1)).text
 
 
-def _check_version() -> None:
+def version() -> str:
+    """What git says of itself. Raises Unsuitable when it is too old."""
     said = _ask(Path("/"), "version")
     found = re.search(r"(\d+)\.(\d+)", said)
     if found is None or (int(found[1]), int(found[2])) < _VERSION_MIN:
         raise Unsuitable(f"found {said!r}, expected git 2.38 or newer: install a newer git")
+    return said.strip()

@@ -100,7 +100,7 @@ class Session:
     def _converse(self) -> None:
         self._began = self._last_output = time.monotonic()
         self._initialized_at = 0.0
-        self._process.say(_initialize(self._options))
+        self._process.say(initialization(self._options))
         tail = Tail(self._process.transcript)
         pause_seconds = 0.0
         while True:
@@ -218,7 +218,8 @@ class Session:
         self._progress(now | {"tokens_output": self._tokens_shown, "cost_usd": self._cost_shown_usd})
 
 
-def _initialize(options: Options) -> dict[str, JSON]:
+def initialization(options: Options) -> dict[str, JSON]:
+    """The first message to the program: it arms the fence."""
     hook = {"matcher": "*", "hookCallbackIds": ["fence"], "timeout": options.fence_seconds, "onFailure": "block"}
     request = {"subtype": "initialize", "hooks": {"PreToolUse": [hook]}}
     return {"type": "control_request", "request_id": "initialize", "request": request}
