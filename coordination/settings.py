@@ -111,6 +111,7 @@ class Agents(Section, frozen=True, kw_only=True):
     shell_without_sandbox: bool = False
     no_output_seconds: Positive = 600.0
     result_grace_seconds: NotNegative = 10.0
+    start_slots: WholeNumber = 0  # how many programs start at the same time; 0: one a core
     retries_max: WholeNumber = 4  # of a request to the service, by the program itself
     api_timeout_seconds: Positive = 120.0  # until the service begins to answer
 
@@ -226,6 +227,8 @@ target = {TARGET}
 #shell_without_sandbox = false
 #no_output_seconds = 600.0
 #result_grace_seconds = 10.0
+# How many Claude Codes start at the same time; 0 is one a core. Starting takes a core for half a second.
+#start_slots = 0
 # How often Claude Code itself repeats a request that failed, and how long it waits for an answer to begin.
 #retries_max = 4
 #api_timeout_seconds = 120.0

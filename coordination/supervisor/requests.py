@@ -171,6 +171,8 @@ def _agent(
             "no_output_seconds": settings.agents.no_output_seconds,
             "result_grace_seconds": settings.agents.result_grace_seconds,
             "stop_grace_seconds": settings.supervisor.stop_grace_seconds,
+            "start_gate": str(state / "locks"),
+            "start_slots": settings.agents.start_slots or os.cpu_count() or 1,
             "retries_max": settings.agents.retries_max,
             "api_timeout_seconds": settings.agents.api_timeout_seconds,
         },

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.benchmarks import lengths, syncs, tables
+from tests.benchmarks import lengths, starts, syncs, tables
 from tests.benchmarks.measuring import OPERATIONS, OPERATIONS_MAX, Operation, Plan, measure
 from tests.benchmarks.peers import Peer
 from tests.benchmarks.peers.all import PEERS
-from tests.benchmarks.targets import OPEN, ORJSON, OURS, REPLAY, TARGETS, Target
+from tests.benchmarks.targets import ALL_TOGETHER, OPEN, ORJSON, OURS, REPLAY, STARTS, TARGETS, Target
 
 NAMES = (*dict.fromkeys(target.goal for target in TARGETS), "growth", "syncs")
 
@@ -138,7 +138,19 @@ def run(options: Options, say: Say) -> Report:
     if any(options.wants(name) for name in ("P5", "P6", "growth")):
         with tempfile.TemporaryDirectory(dir=options.directory, prefix="benchmark-") as name:
             _measure_lengths(report, Path(name), say)
+    if options.wants("P13"):
+        _measure_starts(report, say)
     return report
+
+
+def _measure_starts(report: Report, say: Say) -> None:
+    if why := starts.missing():
+        report.missing["P13"] = why
+        return
+    for number in range(report.options.rounds):
+        say(f"round {number + 1} of {report.options.rounds}: {STARTS}, {starts.RUNS}")
+        for peer, gate in ((OURS, True), (ALL_TOGETHER, False)):
+            report.add(STARTS, starts.RUNS, peer, per_second=starts.per_second(report.options.directory, gate=gate))
 
 
 def _left_out(peer: Peer, options: Options) -> str:

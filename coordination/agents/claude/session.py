@@ -14,6 +14,7 @@ from typing import Any
 from coordination.agents import Progress, Stopping
 from coordination.agents.claude.ending import Ended, judged
 from coordination.agents.claude.fence import Fence, own_words, within
+from coordination.agents.claude.gate import StartGate
 from coordination.agents.claude.heard import Heard, Tail, decoded
 from coordination.agents.claude.invocation import Invocation, Options, arguments, environment, settings, temporary
 from coordination.agents.claude.process import Process, lacks_of_memory
@@ -46,6 +47,7 @@ class Session:
         self._prompted = False
         self._tokens_shown = 0
         self._cost_shown_usd = 0.0
+        self._gate = StartGate(options.start_gate, options.start_slots)
         self._rungs: list[tuple[float, Callable[[], None]]] = []  # of the stop ladder: when, what
 
     def run(self) -> Outcome:
@@ -57,8 +59,10 @@ class Session:
         leftovers = [path for path in self._leftovers() if not path.exists()]
         lacked = lacks_of_memory()
         try:
+            self._gate.enter(self._stopping, self._options.start_wait_seconds)
             self._process = self._start(temporary)
         except OSError as error:
+            self._gate.leave()
             return Outcome(
                 ending=Ending.FAILED, code="spawn_failed", reason=f"cannot start {self._invocation.binary}: {error}"
             )
@@ -66,6 +70,7 @@ class Session:
             with self._process.transcript:
                 self._converse()
         finally:
+            self._gate.leave()
             code = self._process.reap()
             _remove_empty(leftovers)
         return judged(
@@ -130,6 +135,8 @@ class Session:
                     self._after_result()
         if heard:
             self._last_output = time.monotonic()
+        if self._heard.model:
+            self._gate.leave()  # it says with which model it begins: it has started
         return heard
 
     def _answer(self, message: Mapping[str, JSON]) -> None:
