@@ -6,6 +6,7 @@ Tasks and runs themselves are frozen and replaced. Whoever holds a state may rea
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,7 +19,7 @@ from coordination.model import events as e
 from coordination.model.accounts import Account
 from coordination.model.money import Money
 from coordination.model.runs import Ending, Limits, Outcome, Purpose, Usage, Value
-from coordination.model.tasks import ENDED, TRANSITIONS, Status, TaskSpec
+from coordination.model.tasks import ENDED, ENDED_WELL, TRANSITIONS, Status, TaskSpec
 
 FEEDBACK_MAX = 12
 
@@ -141,6 +142,13 @@ class State(msgspec.Struct, kw_only=True):
     keys: dict[str, str] = {}  # lower-case id -> id, because ids are compared without case
     tickets: dict[str, str] = {}  # inbox ticket -> task
     open: dict[str, None] = {}  # tasks that have not ended, in submission order
+    # what planning looks at, so that a step costs what moves and not what waits; kept by ``_put``
+    busy: dict[str, None] = {}  # tasks that run, are judged or land, or have a live run
+    queued: dict[str, list[str]] = {}  # tasks that may be started: lines of those alike, in submission order
+    holding: dict[str, None] = {}  # tasks that hold their paths
+    based: dict[str, None] = {}  # tasks that have not started and name a base
+    needed_by: dict[str, list[str]] = {}  # lower-case id -> the tasks that wait for it
+    fallen: dict[str, None] = {}  # tasks that ended badly and that others wait for
     mint: int = 1  # smallest n for which "t<n>" is free
     paused: bool = False
     supervisor: str = ""
@@ -175,7 +183,8 @@ class State(msgspec.Struct, kw_only=True):
 
     def live_runs(self) -> list[Run]:
         """Runs without an outcome, oldest first; those of cancelled tasks too."""
-        return sorted((run for task in self.tasks_alive() for run in task.live), key=lambda run: (run.token, run.id))
+        found = (run for task in self.busy for run in self.tasks[task].live)
+        return sorted(found, key=lambda run: (run.token, run.id))
 
     def tasks_alive(self) -> Iterable[Task]:
         """Tasks that may still change by themselves."""
@@ -220,8 +229,9 @@ def fold(state: State, record: e.Record) -> State:
 
 def _put(state: State, record: e.Record, task: Task, **changes: Any) -> None:
     """Every change of a task goes through here, once a record: copying it is most of what a fold costs."""
-    task = replace(task, changed_at=record.at, **changes)
+    before, task = state.tasks.get(task.id), replace(task, changed_at=record.at, **changes)
     state.tasks[task.id] = task
+    _file(state, before, task)
     if task.status in ENDED and not task.live:
         state.open.pop(task.id, None)
     elif task.id not in state.open:
@@ -244,7 +254,7 @@ def _submit(state: State, record: e.Record, event: e.TaskSubmitted) -> None:
         state.tickets[event.ticket] = event.task
     state.lost.pop(event.task, None)
     _mint(state)
-    state.tasks[event.task] = Task(
+    task = state.tasks[event.task] = Task(
         id=event.task,
         spec=event.spec,
         digest=event.digest,
@@ -256,6 +266,49 @@ def _submit(state: State, record: e.Record, event: e.TaskSubmitted) -> None:
         changed_at=record.at,
     )
     state.open[event.task] = None
+    for after in event.spec.after:
+        state.needed_by.setdefault(after.lower(), []).append(task.id)
+        cause = state.get(after)
+        if cause is not None and cause.status in _BADLY:
+            state.fallen[cause.id] = None
+    _file(state, None, task)
+
+
+_BUSY = frozenset({Status.RUNNING, Status.REVIEWING, Status.APPROVED})
+_BADLY = ENDED - ENDED_WELL
+
+
+def _file(state: State, before: Task | None, task: Task) -> None:
+    """Keep what planning looks at: where the task stands now, and no longer where it stood before."""
+    live = bool(task.runs and task.live)
+    alive = live or task.status not in ENDED
+    _mark(state.busy, task.id, live or task.status in _BUSY)
+    _mark(state.holding, task.id, bool(task.spec.paths) and alive and len(task.runs) > task.trial)
+    _mark(state.based, task.id, task.spec.base is not None and alive and not task.base)
+    _mark(state.fallen, task.id, task.status in _BADLY and task.id.lower() in state.needed_by)
+    waits, waited = task.status is Status.QUEUED, before is not None and before.status is Status.QUEUED
+    if waits != waited:
+        alike = f"{task.spec.priority}/{task.spec.role}/{task.spec.kind}"
+        line = state.queued.setdefault(alike, [])
+        at = bisect_left(line, (task.seq, task.index), key=lambda name: _place(state, name))
+        if waits:
+            line.insert(at, task.id)
+        else:
+            line.remove(task.id) if line[at : at + 1] != [task.id] else line.pop(at)
+        if not line:
+            del state.queued[alike]
+
+
+def _place(state: State, name: str) -> tuple[int, int]:
+    task = state.tasks[name]
+    return task.seq, task.index
+
+
+def _mark(names: dict[str, None], name: str, stands: bool) -> None:
+    if stands:
+        names[name] = None
+    else:
+        names.pop(name, None)
 
 
 def _mint(state: State) -> None:

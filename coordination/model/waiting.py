@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from coordination.model.facts import Facts
@@ -47,8 +48,7 @@ def holders(state: State) -> dict[str, Task]:
     One that a person brings back from its end holds nothing before it runs again: others took the paths meanwhile, and
     two that hold the same would wait for each other for ever.
     """
-    tasks = (state.tasks[task] for task in state.open)
-    return {task.id: task for task in tasks if task.spec.paths and len(task.runs) > task.trial}
+    return {task: state.tasks[task] for task in state.holding}
 
 
 def order_key(facts: Facts, task: Task) -> tuple[float, int, int]:
@@ -62,10 +62,28 @@ def order_key(facts: Facts, task: Task) -> tuple[float, int, int]:
     return (task.submitted_at - 60.0 * task.spec.priority / rate, task.seq, task.index)
 
 
+def in_order(state: State, facts: Facts, wanted: Callable[[Task], bool]) -> Iterator[Task]:
+    """The queue, one after the other as they are asked for.
+
+    It stands in lines of tasks that are alike in priority, role and kind, and each line is in order: so only the heads
+    are compared, and whether a line is ``wanted`` at all is asked for its head.
+    """
+    heads = [(line, state.tasks[line[0]]) for line in state.queued.values()]
+    lines = [(order_key(facts, task), 0, line) for line, task in heads if wanted(task)]
+    heapq.heapify(lines)
+    while lines:
+        _, at, line = lines[0]
+        yield state.tasks[line[at]]
+        if at + 1 < len(line):
+            heapq.heapreplace(lines, (order_key(facts, state.tasks[line[at + 1]]), at + 1, line))
+        else:
+            heapq.heappop(lines)
+
+
 def live_by_role(state: State) -> Counter[str]:
     """Runs without an outcome, by role; gates count under ``gate``, landings under ``landing``."""
     lives: Counter[str] = Counter()
-    for task in state.open:
+    for task in state.busy:
         for run in state.tasks[task].live:
             lives[run.role or str(run.purpose)] += 1
     return lives
@@ -98,4 +116,4 @@ def looks_held(state: State, task: Task) -> bool:
 
 def live_landing(state: State) -> bool:
     """Whether a landing is under way: there is never more than one."""
-    return any(run.purpose is Purpose.LANDING for task in state.open for run in state.tasks[task].live)
+    return any(run.purpose is Purpose.LANDING for task in state.busy for run in state.tasks[task].live)

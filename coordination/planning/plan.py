@@ -6,7 +6,6 @@ most one step a call, so the order of the branches below never matters.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -20,7 +19,7 @@ from coordination.model.roles import Role
 from coordination.model.runs import Ending, Limits, Purpose
 from coordination.model.state import Run, State, Task
 from coordination.model.tasks import Kind, Status
-from coordination.model.waiting import hindrances, holders, live_by_role, live_landing, order_key
+from coordination.model.waiting import hindrances, holders, in_order, live_by_role, live_landing, order_key
 from coordination.policy import VETO, Judgement, Policies, Rank, informed
 from coordination.policy.gating import results
 
@@ -53,7 +52,7 @@ class _Step:
         # at most one run of an agent is planned a call: the next is weighed against the money and the weather after it
         self.asked = False
         self.lives: Counter[str] = live_by_role(state)
-        self.tasks = sorted(state.tasks_alive(), key=lambda task: order_key(facts, task))
+        self.tasks = sorted((state.tasks[task] for task in state.busy), key=lambda task: order_key(facts, task))
 
     # -- slots -------------------------------------------------------------------------------------------------------
 
@@ -294,7 +293,8 @@ class _Step:
 
     def propagate(self) -> Iterator[e.AnyEvent]:
         """A task whose dependency ended badly ends too, with the chain to the first cause."""
-        for task in self.tasks:
+        waiting = {name: None for cause in self.state.fallen for name in self.state.needed_by[cause.lower()]}
+        for task in (self.state.tasks[name] for name in waiting):
             if task.status in (Status.QUEUED, Status.HELD) and not task.live:
                 yield from self._propagate(task)
 
@@ -314,19 +314,22 @@ class _Step:
         """Give free slots to queued tasks in order, asking policies lazily."""
         if self.facts.stopping or not self.facts.starting or self.state.paused:
             return
-        if not any(self._free(role) for role in self.facts.roles):
+        if self.asked or not any(self._free(role) for role in self.facts.roles):
             return
         holding = list(holders(self.state).values())
-        queue = [(order_key(self.facts, task), task) for task in self.tasks if task.status is Status.QUEUED]
-        heapq.heapify(queue)
-        while queue and not self.asked and any(self._free(role) for role in self.facts.roles):
-            _, task = heapq.heappop(queue)
-            yield from self._start(task, holding)
+        for task in in_order(self.state, self.facts, self._startable):
+            events = list(self._start(task, holding))
+            yield from events
+            if any(isinstance(event, e.RunPlanned) for event in events):
+                return
+
+    def _startable(self, task: Task) -> bool:
+        """Whether anything like it may start: a role that takes it has a free slot, and no policy holds what is so."""
+        free = any(self._free(role.name) for role in self.facts.takers(task.spec))
+        return free and not self.policies.holds(self.facts, task)
 
     def _start(self, task: Task, holding: list[Task]) -> Iterator[e.AnyEvent]:
         if task.live or _fell(self.state, task) or hindrances(self.state, self.facts, task, holding):
-            return
-        if self.policies.holds(self.facts, task):
             return
         base = self._base(task)
         if not base:

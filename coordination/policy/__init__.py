@@ -87,7 +87,7 @@ class Policy(Generic[M]):
         return memory
 
     def admit(self, memory: M, facts: Facts, task: Task) -> Hold | None:
-        """Whether a queued task may start."""
+        """Whether a queued task may start. Asked once for all that are alike in priority, role and kind."""
 
     def score(self, memory: M, facts: Facts, task: Task, role: Role) -> float:
         """How well a role suits; ``VETO`` forbids."""

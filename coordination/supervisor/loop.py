@@ -256,10 +256,9 @@ class Supervisor:
     def _bases(self, state: State, integration: str) -> dict[str, str]:
         """What ``base`` names, for tasks that have not started yet; "" when it is not acceptable."""
         bases = {}
-        for task_id in state.open:
-            task = state.tasks[task_id]
-            if task.spec.base is not None and not task.base:
-                bases[task.id] = self._base(task.spec.base, integration)
+        for task in (state.tasks[name] for name in state.based):
+            assert task.spec.base is not None
+            bases[task.id] = self._base(task.spec.base, integration)
         return bases
 
     def _base(self, name: str, integration: str) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.benchmarks import lengths, starts, syncs, tables
+from tests.benchmarks import lengths, planning, starts, syncs, tables
 from tests.benchmarks.measuring import OPERATIONS, OPERATIONS_MAX, Operation, Plan, measure
 from tests.benchmarks.peers import Peer
 from tests.benchmarks.peers.all import PEERS
-from tests.benchmarks.targets import ALL_TOGETHER, OPEN, ORJSON, OURS, REPLAY, STARTS, TARGETS, Target
+from tests.benchmarks.targets import ALL_TOGETHER, FEW, OPEN, ORJSON, OURS, PLAN, REPLAY, STARTS, TARGETS, Target
 
 NAMES = (*dict.fromkeys(target.goal for target in TARGETS), "growth", "syncs")
 
@@ -138,9 +138,18 @@ def run(options: Options, say: Say) -> Report:
     if any(options.wants(name) for name in ("P5", "P6", "growth")):
         with tempfile.TemporaryDirectory(dir=options.directory, prefix="benchmark-") as name:
             _measure_lengths(report, Path(name), say)
+    if options.wants("P9"):
+        _measure_planning(report, say)
     if options.wants("P13"):
         _measure_starts(report, say)
     return report
+
+
+def _measure_planning(report: Report, say: Say) -> None:
+    for number in range(report.options.rounds):
+        say(f"round {number + 1} of {report.options.rounds}: {PLAN}")
+        for name, queued in ((OURS, 10_000), (FEW, 100)):
+            report.add(PLAN, 1, name, seconds=planning.step_seconds(queued))
 
 
 def _measure_starts(report: Report, say: Say) -> None:

@@ -14,6 +14,8 @@ OURS = Ours.name
 REPLAY = "replay to typed state"
 OPEN = "open with snapshot"
 ORJSON = "bare orjson"
+PLAN = "planning step with 10,000 queued"
+FEW = "the same with 100 queued"
 STARTS = "one-shot runs asked for at once"
 ALL_TOGETHER = "all started together"
 
@@ -67,6 +69,7 @@ TARGETS = (
     _small("P4", "append", 16, "p99_ns", FsyncUnderLock.name, 0.1),
     _rate("P5", REPLAY, 1, ORJSON, 0.15, 0.3),
     _small("P6", OPEN, 1, "seconds", ORJSON, 2.0),
+    _small("P9", PLAN, 1, "seconds", FEW, 1.5),
     _rate("P13", STARTS, RUNS, ALL_TOGETHER, 1.6, 1.8),
     Target(goal="P14", operation="append", processes=8, figure="fairness", peer="", bound=0.8),
     _small("P14", "append", 8, "longest_ns", SQLite.name, 0.05),

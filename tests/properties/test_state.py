@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordination.model import events as e
-from coordination.model.state import Core, State
+from coordination.model.state import Core, State, Task
+from coordination.model.tasks import Status
 from coordination.testing import strategies
 from coordination.testing.strategies import Batch, History
 
@@ -61,8 +62,31 @@ def comes_back(_batch: Batch, state: State) -> None:
     tickets = {task.ticket: task.id for task in state.tasks.values()}
     assert state.tickets == tickets
     assert f"t{state.mint}" not in state.keys
+    looked_at(state)
+    money = state.money
+    assert set(money.reserved) == {run.id for task in state.tasks.values() for run in task.live if run.account}
+    live = {run.id for task in state.tasks.values() for run in task.live if run.account}
+    assert {run for account in state.accounts.values() for run in account.live} == live
     spent = sum(run.outcome.usage.cost_usd for task in state.tasks.values() for run in task.runs if run.outcome)
     assert abs(state.money.spent_usd - spent) < 1e-9
+
+
+def looked_at(state: State) -> None:
+    """What planning looks at agrees with the tasks themselves."""
+    tasks = list(state.tasks.values())
+    moving = {Status.RUNNING, Status.REVIEWING, Status.APPROVED}
+    assert set(state.busy) == {task.id for task in tasks if task.live or task.status in moving}
+    unended = [task for task in tasks if task.id in state.open]
+    assert set(state.holding) == {task.id for task in unended if task.spec.paths and len(task.runs) > task.trial}
+    assert set(state.based) == {task.id for task in unended if task.spec.base is not None and not task.base}
+    needed = {after.lower() for task in tasks for after in task.spec.after}
+    badly = {task.id for task in tasks if task.status.ended and not task.status.ended_well}
+    assert set(state.fallen) == {name for name in badly if name.lower() in needed}
+    lines: dict[str, list[Task]] = {}
+    for task in sorted(tasks, key=lambda each: (each.seq, each.index)):
+        if task.status is Status.QUEUED:
+            lines.setdefault(f"{task.spec.priority}/{task.spec.role}/{task.spec.kind}", []).append(task)
+    assert state.queued == {line: [task.id for task in found] for line, found in lines.items()}
 
 
 @settings(max_examples=40)
