@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from coordination import files, gates, locks
+from coordination import files, gates, kin, locks
 from coordination.agents import create
 from coordination.env import private
 from coordination.environment import without_credentials
@@ -262,7 +262,10 @@ class _Run:
         self.progress({"phase": "agent", "model": request.model})
         # two processes that resume one session both succeed, and one of the two conversations is lost without a word
         with _owned(request.config_directory):
-            return create(request.backend, request.options).run(request, progress=self.progress, stopping=self.stop)
+            try:
+                return create(request.backend, request.options).run(request, progress=self.progress, stopping=self.stop)
+            finally:
+                kin.end_orphans()  # before anybody judges, commits or removes what they could still change
 
     def _told(self, conflicted: Sequence[str]) -> AgentRequest:
         """The agent's request with what only the worker knows."""
@@ -286,7 +289,10 @@ class _Run:
             self.progress({"phase": "gate", "gate": gate.name})
             log = self.directory / "gate.log"
             environment = without_credentials(os.environ)
-            results.append(gates.run(gate, commit=commit, directory=directory, log=log, environment=environment))
+            try:
+                results.append(gates.run(gate, commit=commit, directory=directory, log=log, environment=environment))
+            finally:
+                kin.end_orphans()
             if not results[-1].passed:
                 break
         return tuple(results)
@@ -359,4 +365,5 @@ def _cited(report: str) -> set[str]:
 
 
 if __name__ == "__main__":
+    kin.adopt_orphans()
     sys.exit(main())

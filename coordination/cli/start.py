@@ -79,8 +79,10 @@ def _refuse_second(coordinator: Coordinator) -> None:
 
 
 def _here(coordinator: Coordinator, *, once: bool, patient: bool) -> int:
+    from coordination import kin
     from coordination.supervisor.loop import Supervisor
 
+    kin.adopt_orphans()  # of workers that die
     supervisor = Supervisor(
         coordinator, once=once, patient=patient, narrate=_narrate, receipts=_received, complain=_say
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from coordination import locks
+from coordination import kin, locks
 from coordination.env import REAL, private
 from coordination.environment import MARKER
 
@@ -53,6 +53,10 @@ class Children:
         """How our own worker of that run exited; None while it lives, or when it is not ours."""
         process = self._processes.get(run)
         return None if process is None else process.poll()
+
+    def end_orphans(self) -> int:
+        """Kill what became ours because its worker died, whatever it calls itself; how many there were."""
+        return kin.end_orphans([process.pid for process in self._processes.values()])
 
     def forget(self, run: str) -> None:
         """Its outcome is known: wait for the process, which has nothing left to do."""

@@ -87,6 +87,7 @@ class Observer:
     def _died(self, run: Run, reason: str, code: str) -> list[e.AnyEvent]:
         """Kill what the worker left, then record its end; a run we stopped is nobody's failure."""
         reap(self._coordinator.run_marker(run.id))
+        self._children.end_orphans()
         stop = told(self._coordinator.run_directory(run.id) / "stop.json")
         ending = Ending.CRASHED
         if stop is not None:

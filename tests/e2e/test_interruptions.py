@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from coordination.rehearsal.model_server import ModelServer
@@ -164,3 +165,15 @@ def test_a_forced_stop_leaves_no_process_and_no_secret_of_the_supervisor_anywher
     assert len(files) > 20
     assert [path for path in files if secret.encode() in path.read_bytes()] == []
     assert scene.show("T")["state"] == "queued"
+
+
+def test_what_an_agent_hides_does_not_outlive_its_run(make: Any) -> None:
+    """A shell command in another session, without our marker in its environment, ends with the run that started it."""
+    flees = "env -i setsid sleep 86311 >/dev/null 2>&1 & echo gone"
+    steps = [call("Bash", command=flees, description="looks round"), *DOES_IT]
+    scene = make([case("# Task T", steps=steps)], settings={"agents": {"shell_without_sandbox": True}})
+    scene.drop(**TASK)
+    scene.run()
+    assert scene.show("T")["state"] == "merged"
+    hidden = [process.pid for process in psutil.process_iter(["cmdline"]) if "86311" in (process.info["cmdline"] or [])]
+    assert hidden == []
