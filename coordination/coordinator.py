@@ -17,10 +17,13 @@ from typing import Any
 from coordination import __version__, context, files, filesystem, locks, repair, roles, shipped
 from coordination import log as logs
 from coordination import settings as settings_
+from coordination.env import REAL
 from coordination.errors import LockHeld, LogDamaged, NotFound, Refused, Rejected, SettingsError, Unsuitable, UsageError
 from coordination.inbox import Inbox
 from coordination.log import examination
 from coordination.log import file as file_log
+from coordination.log.page import vouches
+from coordination.log.segments import PAGE
 from coordination.model import commands, taskfile
 from coordination.model import events as e
 from coordination.model.facts import Facts
@@ -168,7 +171,7 @@ class Coordinator:
         _remember(home)
         if not _has_log(home):
             _refuse_lost_log(home, self.workspaces)
-            if (home.log / "page").exists():
+            if vouches(home.log / PAGE, REAL):
                 raise examination.hopeless(home.log, "every segment is missing, but there was a log: its page is there")
             raise Refused(f"{home.state} has no log yet: run `coord init` first")
 

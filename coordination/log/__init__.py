@@ -45,7 +45,7 @@ class Log(Protocol):
         When the head is not ``after``, or the epoch is not the one last read, ``again`` is asked for another payload,
         at a moment when nobody else appends: it may read the log, must be quick, and what it raises comes through with
         nothing appended. Without ``again``: Conflict, read and decide again. Conflict is also raised, rarely, when a
-        recovery left the batch out for good.
+        recovery left the batch out for good, or must come before there can be another segment.
         Raises OutcomeUnknown when it may or may not have been appended: read to find out. Raises LogDamaged.
         """
         ...

@@ -18,7 +18,7 @@ from coordination.env import Env
 from coordination.errors import LogDamaged, NotFound
 from coordination.log import frames, segments
 from coordination.log.frames import Header, Previous
-from coordination.log.page import Reading, open_page
+from coordination.log.page import Reading, open_page, vouches
 from coordination.log.salvage import (
     LINE_BYTES_MIN,
     Believable,
@@ -167,7 +167,7 @@ def _names(directory: Path, env: Env) -> list[str]:
     except FileNotFoundError as error:
         raise NotFound(f"no log in {directory}: the directory is not there. Run: coord init") from error
     found = [name for name in names if _NAME.fullmatch(name)]
-    if not found and PAGE in names:
+    if not found and vouches(directory / PAGE, env):
         raise hopeless(directory, "every segment is missing, but there was a log: its page is there")
     if not found:
         raise NotFound(f"no log in {directory}: it holds no segment. Run: coord init")

@@ -388,12 +388,8 @@ class FileLog:
     def _page_to_write(self) -> Page:
         with self._seeing:
             page = self._page(self._turns.names)
-            if page is None and len(self._chain.segments) == 1:
-                _create_unless_there(self._directory, self._env, log=self.uuid)  # somebody began to and was killed
-                self._turns.names.look()
-                page = self._page(self._turns.names)
             if page is None:
-                # a page alone means that the segments were lost
+                # whoever made the segments may not have come to this, and a page alone means that they were lost
                 self._env.sync_directory(self._directory)
                 page = create_page(self._directory / PAGE, self.uuid, self._env)
                 self._pages.append(page)
@@ -411,21 +407,18 @@ class FileLog:
                 return  # a full disk: then we cannot be freed when we are stopped, and what we write will say why
 
 
-def _create_unless_there(directory: Path, env: Env, *, log: str = "") -> None:
-    """Make a log, or what is missing of one that somebody began; with ``log`` only of that one. In the append turn."""
+def _create_unless_there(directory: Path, env: Env) -> None:
     try:
         chain = segments.load(directory, env=env)
     except NotFound:
-        if log:
-            return
         header = Header(log=env.uuid(), segment=1, epoch=1, first_seq=1, durable=0, previous=None)
     else:
-        header = chain.last.header
-        if len(chain.segments) > 1 or log not in ("", header.log) or env.is_file(directory / PAGE):
+        if len(chain.segments) > 1 or env.is_file(directory / PAGE):
             return
+        # who made it did not finish, and when he failed to sync the directory, another sync may succeed without it
+        header = chain.last.header
         if segments.remainder(chain, chain.last.start, env=env):
             return  # whatever stands there, and be it damaged, is not ours to write over
-        # made anew: if he failed to sync the directory, later syncs succeed, and the name is not on the disk after them
     head = recovery.publish_segment(directory, header, (), env=env)
     page = create_page(directory / PAGE, header.log, env)
     page.set_up(head)

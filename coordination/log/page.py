@@ -28,6 +28,7 @@ from coordination.log.names import Names
 from coordination.log.turns import EVERYBODY, Bell
 
 BYTES = 4096
+_WORD_BYTES = 8
 _MAGIC = int.from_bytes(b"coordpg2", "little")
 Mark = Literal["dirty", "syncing", "poison"]
 Sleeping = Literal["append", "sync", "round_0", "round_1", "durable"]
@@ -219,6 +220,21 @@ def open_page(path: Path, log: str, env: Env) -> Page | None:
         env.close(descriptor)
         return None
     return Page(path, descriptor, log, env)
+
+
+def vouches(path: Path, env: Env) -> bool:
+    """Whether there is a page that says that anything was ever acknowledged. Raises OSError.
+
+    One that does not may be all that a power cut left of making a log: names reach the disk in any order.
+    """
+    try:
+        descriptor = env.open_read(path)
+    except FileNotFoundError:
+        return False
+    try:
+        return any(env.read(descriptor, _WORD_BYTES, _WORD_BYTES * _DURABLE))
+    finally:
+        env.close(descriptor)
 
 
 def create_page(path: Path, log: str, env: Env) -> Page:

@@ -16,7 +16,7 @@ import msgspec
 from coordination import files
 from coordination.env import Env
 from coordination.errors import LogDamaged, NotFound
-from coordination.log import frames
+from coordination.log import frames, page
 from coordination.log.frames import Header, Previous
 
 _NAME = re.compile(r"([0-9]{20})\.jsonl")
@@ -170,7 +170,7 @@ def _numbers(directory: Path, env: Env) -> set[int]:
     numbers = {int(match[1]) for name in names if (match := _NAME.fullmatch(name))}
     if numbers:
         return numbers
-    if PAGE in names:
+    if page.vouches(directory / PAGE, env):
         raise damaged(path_of(directory, 1), 0, 0, "every segment is missing, but there was a log: its page is there")
     raise NotFound(f"no log in {directory}: it holds no segment. Run: coord init")
 

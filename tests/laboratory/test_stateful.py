@@ -96,7 +96,10 @@ class Histories(RuleBasedStateMachine):
         self.values += 1
         value = str(self.values)
         self.doubtful.add(value)
-        seq = self.logs[which].append(payload(value), after=0, again=lambda: payload(value))
+        try:
+            seq = self.logs[which].append(payload(value), after=0, again=lambda: payload(value))
+        except Conflict:  # whoever rolls may find that somebody died while he synced: then nothing was appended
+            seq = self.logs[which].append(payload(value), after=0, again=lambda: payload(value))
         values = self.found(self.logs[which])
         assert values[seq - 1 :] == [value]
         self.known, self.doubtful = values, set()

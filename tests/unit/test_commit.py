@@ -413,6 +413,9 @@ def test_a_page_that_cannot_be_made_is_refused(directory: Path) -> None:
         log.append(payload(1), after=0)
     env.full = False
     list(log.read(0, upto="head"))
+    with pytest.raises(Conflict):
+        log.append(payload(1), after=0)
+    list(log.read(0, upto="head"))
     assert log.append(payload(1), after=0) == 1
     log.close()
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -238,6 +238,23 @@ def test_any_flipped_byte_is_found_or_harmless(directory: Path, env: Faulty) -> 
         with pytest.raises(LogDamaged), connected(directory, env) as log:
             log.settle()
         env.boot = "this"
+
+
+@pytest.mark.parametrize("appended", [0, 1])
+def test_a_page_alone_means_a_lost_log_only_if_anything_was_acknowledged(tmp_path: Path, appended: int) -> None:
+    """A power cut may leave the page of a log that was being made, and never the page alone of one that was used."""
+    create(tmp_path / "log")
+    with closing(FileLog(tmp_path / "log")) as log:
+        for number in range(appended):
+            log.append(b'{"n":1}', after=number)
+    tail(tmp_path / "log").unlink()
+    with pytest.raises(LogDamaged if appended else NotFound):
+        FileLog(tmp_path / "log")
+    if not appended:
+        (tmp_path / "log" / "page").write_bytes(b"short")
+        create(tmp_path / "log")
+        with closing(FileLog(tmp_path / "log")) as log:
+            assert log.append(b'{"n":1}', after=0) == 1
 
 
 def test_without_the_page_only_the_last_line_can_pass_for_torn(directory: Path, env: Faulty) -> None:
