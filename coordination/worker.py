@@ -341,10 +341,8 @@ def _owned(session: str) -> Iterator[None]:
 
 def _idle(outcome: Outcome) -> Outcome:
     """An agent that said it was done and changed nothing: it was not allowed to, gave up with words, or is silent."""
-    reason, code = (
-        "the agent said it was done but changed nothing",
-        "no_change" if outcome.report.strip() else "nothing",
-    )
+    reason = "the agent said it was done but changed nothing"
+    code = "no_change" if outcome.report.strip() else "nothing"
     if outcome.denials:
         code, reason = "denied", f"{reason}, and was not allowed to: {'; '.join(outcome.denials[:3])}"
     return replace(outcome, ending=Ending.FAILED, code=code, reason=reason)

@@ -294,7 +294,7 @@ def _file(state: State, before: Task | None, task: Task) -> None:
         if waits:
             line.insert(at, task.id)
         else:
-            line.remove(task.id) if line[at : at + 1] != [task.id] else line.pop(at)
+            del line[at]
         if not line:
             del state.queued[alike]
 
