@@ -137,7 +137,9 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
     target: Path | None = config.getoption("--proof")
     if target is not None:
         skipped = [f"* skipped: {report.longrepr[2]}" for report in terminalreporter.stats.get("skipped", ())]
-        target.write_text("\n".join([*_preamble(config), "", *table, "", *skipped]) + "\n", encoding="utf-8")
+        failed = [f"* failed: `{report.nodeid}`" for report in terminalreporter.stats.get("failed", ())]
+        told = [*_preamble(config), "", *table, "", *failed, *skipped]
+        target.write_text("\n".join(told).rstrip() + "\n", encoding="utf-8")
 
 
 def _preamble(config: pytest.Config) -> list[str]:

@@ -79,12 +79,12 @@ def test_a_workload_is_repeated_exactly(seed: int) -> None:
 def test_the_command_says_how_to_repeat(capsys: pytest.CaptureFixture[str]) -> None:
     """What is found comes with the command that finds it again."""
     with patch.object(SimulatedEnv, "sync_directory", nothing):
-        assert main(["--workload", "create"]) == 1
+        assert main(["--workload", "append"]) == 1
     assert (
-        "again: python -m coordination.testing.exhaustive --workload create --seed 0 --disks 0 --bytes 0"
+        "again: python -m coordination.testing.exhaustive --workload append --seed 0 --disks 0 --bytes 0"
         in capsys.readouterr().out
     )
-    assert main(["--workload", "create"]) == 0
+    assert main(["--workload", "append"]) == 0
     assert "1 workloads, " in capsys.readouterr().out
 
 
