@@ -729,7 +729,11 @@ MUTANTS: Mapping[str, Mutant] = {
     for mutant in group
 }
 
-SURVIVORS: Mapping[str, str] = {}
+SURVIVORS: Mapping[str, str] = {
+    "page-before-segments": "A page alone that vouches for nothing is no log at all, so the order only saves a making.",
+    "lock-inherited": "Python opens every descriptor so that no exec inherits it (PEP 446); the flag only says so.",
+    "bell-heard-too-late": "It costs a moment and no promise: a ringing that was slept through ends a bounded sleep.",
+}
 
 # ---- what is run against them ----------------------------------------------------------------------------------------
 

@@ -6,15 +6,17 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from coordination import env as gate
-from coordination.env import Env
+from coordination.env import REAL, Env
 from coordination.errors import Conflict, LogDamaged, OutcomeUnknown, Refused
-from coordination.log import turns
+from coordination.log import commit, turns
 from coordination.log.file import FileLog, create
+from coordination.log.page import open_page
 
 PATIENCE_SECONDS = 20.0
 
@@ -157,6 +159,75 @@ def test_a_batch_that_a_recovery_left_out_is_a_conflict(directory: Path, env: Ho
     assert log.append(payload(3), after=1) == 2
     assert [data for _, data in log.read(0, upto="durable")] == [payload(1), payload(3)]
     log.close()
+
+
+def test_a_batch_that_the_first_of_two_recoveries_left_out_is_a_conflict(directory: Path, env: Hooked) -> None:
+    """The second one takes another's batch of that number over: ours is void all the same."""
+    log = FileLog(directory, env=env)
+    log.append(payload(1), after=0)
+
+    def lose() -> None:
+        env.before_try = lambda: None
+        wiped(directory)
+        log._pages[-1].mark("poison")
+        with closing(FileLog(directory)) as other:
+            assert other.append(payload(9), after=1, again=lambda: payload(9)) == 2
+            other._pages[-1].mark("poison")
+            other.settle()
+
+    env.before_try = lose
+    with pytest.raises(Conflict, match="cut off"):
+        log.append(payload(2), after=1)
+    assert [data for _, data in log.read(0, upto="durable")] == [payload(1), payload(9)]
+    log.close()
+
+
+def test_a_recovery_that_fails_leaves_its_mark(directory: Path) -> None:
+    """Who comes next recovers again, whatever the first one had already set right."""
+
+    class Full(Env):
+        def create(self, path: Path) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    log = FileLog(directory, env=Full())
+    watched = open_page(directory / "page", log.uuid, REAL)
+    assert watched is not None
+    watched.mark("poison")
+    with pytest.raises(Refused, match="needs recovery"):
+        log.append(payload(1), after=0)
+    reading = watched.read()
+    assert reading is not None
+    assert reading.dirty
+    watched.close()
+    log.close()
+
+
+def test_a_recovery_reads_the_older_segments_too(directory: Path) -> None:
+    """A flipped byte in one that was closed long ago is found before anything is built on it."""
+    with closing(FileLog(directory, segment_bytes=1)) as log:
+        for number in range(4):
+            log.append(payload(number), after=number)
+    oldest = next(path for path in sorted(directory.glob("*.jsonl")) if b'"n":0' in path.read_bytes())
+    assert oldest != max(directory.glob("*.jsonl"))
+    oldest.write_bytes(oldest.read_bytes().replace(b'"n":0', b'"n":7'))
+    (directory / "page").unlink()
+    with closing(FileLog(directory)) as log, pytest.raises(LogDamaged):
+        log.settle()
+
+
+def test_nobody_syncs_by_a_page_of_another_boot(directory: Path) -> None:
+    """What its marks say of a process, and what is in the memory of the system, no longer belong together."""
+
+    class Rebooted(Env):
+        def boot_id(self) -> str:
+            return "another boot"
+
+    page = open_page(directory / "page", FileLog(directory).uuid, Rebooted())
+    assert page is not None
+    attempts = commit.Commit(directory, bell=lambda: None, env=Rebooted())
+    assert attempts.try_sync(page, 1) == "refused"
+    attempts.close()
+    page.close()
 
 
 def test_settling_after_a_loss_settles_what_is_left(directory: Path, env: Hooked) -> None:
@@ -393,6 +464,18 @@ def test_a_segment_that_vanishes_under_a_connection_is_damage(directory: Path, e
         path.write_bytes(data)
         for each in (log, fresh):
             each.close()
+
+
+def test_who_ends_a_sync_rings_for_those_it_covered(directory: Path) -> None:
+    """Or whoever sleeps until that round is over would wait for the end of his bounded sleep."""
+    log = FileLog(directory)
+    watched = open_page(directory / "page", log.uuid, REAL)
+    assert watched is not None
+    before = watched.heard()
+    log.append(payload(1), after=0)
+    assert all(now != then for now, then in zip(watched.heard(), before, strict=True))
+    watched.close()
+    log.close()
 
 
 def test_a_page_that_cannot_be_made_is_refused(directory: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from coordination import locks
 from coordination.env import REAL, Env
 from coordination.errors import LockHeld, Unsuitable
-from coordination.log.turns import Turns
+from coordination.log.turns import Bell, Turns
 
 
 class Replacing(Env):
@@ -89,6 +89,18 @@ def test_turns_are_taken_by_one_at_a_time(tmp_path: Path) -> None:
     for turns in everybody:
         turns.close()
         turns.close()
+
+
+def test_who_ends_a_turn_rings(tmp_path: Path) -> None:
+    """Or whoever sleeps would wait for the end of his bounded sleep, although the turn is free."""
+    words = memoryview(bytearray(16)).cast("Q")
+    bell = Bell(words, 0, REAL)
+    turns = Turns(tmp_path / "turns", env=REAL, bell=lambda: bell)
+    heard = bell.heard()
+    with turns:
+        assert bell.heard() == heard
+    assert bell.heard() != heard
+    turns.close()
 
 
 def test_turns_survive_being_closed_inside(tmp_path: Path) -> None:
