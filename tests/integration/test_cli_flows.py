@@ -381,7 +381,10 @@ def test_the_log_is_cut_between_batches(coord: Coord) -> None:
 
 def test_following_shows_what_comes(coord: Coord) -> None:
     """``log --follow`` prints an event when it happens, and Ctrl-C ends it with 130."""
+    # who runs the tests in the background has a shell ignore Ctrl-C for them, and what is ignored is inherited
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with coord.process("log", "--follow") as follower:
+        signal.signal(signal.SIGINT, before)
         try:
             assert follower.stdout is not None
             coord("submit", "--id", "a", "x")
