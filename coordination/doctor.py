@@ -99,7 +99,7 @@ def _python(patient: Patient) -> Iterator[Check]:
         yield Check(
             name="system",
             state="weaker",
-            found=f"{platform.system()}: stopped lock holders are not seen, and limits are not kept by the kernel",
+            found=f"{platform.system()}: stopped lock holders are not seen, and what flees from a run is not adopted",
             advice="Linux is what everything was tried on",
         )
 
@@ -123,7 +123,7 @@ def _claude(patient: Patient) -> Iterator[Check]:
         name="claude's abilities",
         state="fails" if wrong else "ok",
         found=wrong or "it takes our arguments, arms the fence and applies our settings",
-        advice="use a version of Claude Code that this release was made for (docs/adding.md)" if wrong else "",
+        advice="install another version, or set COORDINATION_CLAUDE to a program that works" if wrong else "",
     )
 
 
@@ -235,8 +235,9 @@ def _processes(patient: Patient) -> Iterator[Check]:
 
 def _strays(coordinator: Coordinator) -> dict[int, str]:
     """Processes of this repository's runs that have ended."""
-    live = {run.id for run in coordinator.state().live_runs()}
+    # processes first: a run stands in the log before it has any, so one that begins just now is known to be alive
     found = children.strays(coordinator.run_marker(""))
+    live = {run.id for run in coordinator.state().live_runs()}
     return {number: run for number, run in found.items() if run not in live}
 
 

@@ -88,6 +88,8 @@ def _spent(money: dict[str, Any]) -> str:
         parts.append(f"{dollars(money['today_usd'])} of {caps['day_usd']:.2f} today (UTC)")
     if money["promised_usd"]:
         parts.append(f"{dollars(money['promised_usd'])} promised to runs")
+    if money["a_merged_task_usd"] is not None:
+        parts.append(f"{dollars(money['a_merged_task_usd'])} a merged task")
     return ", ".join(parts)
 
 

@@ -19,7 +19,6 @@ class Account(Value, frozen=True, kw_only=True):
 
     live: tuple[str, ...] = ()  # runs that use it now
     kind: str = ""  # of the bad weather, see ``endings``; "": nothing is in the way
-    code: str = ""
     said: str = ""  # in the service's words
     since: float = 0.0  # when it was met last
     resets_at: float = 0.0  # when it ends, if the service said so
@@ -50,7 +49,6 @@ def ended(account: Account, run: str, planned_at: float, outcome: Outcome, at: f
         return replace(
             account,
             kind=kind.name,
-            code=outcome.code,
             said=outcome.reason,
             since=at if further else account.since,
             resets_at=outcome.resets_at if further else max(account.resets_at, outcome.resets_at),

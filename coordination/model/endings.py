@@ -203,7 +203,7 @@ _KINDS = (
         most=1,
         codes=(
             *("unsuitable", "spawn_failed", "initialize_failed", "turn_setup_failed", "request", "directory_lost"),
-            *("no_start", "session_busy", "Unsuitable", "NotFound"),
+            *("no_start", "Unsuitable", "NotFound"),
         ),
     ),
     Kind(

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -116,27 +116,23 @@ def reap(marker: str) -> int:
 
 def marked(marker: str) -> list[psutil.Process]:
     """Living processes of ours with the marker in their environment."""
-    found = []
-    for number in psutil.pids():
-        if number == os.getpid() or not _may_carry(number, marker):
-            continue
-        with contextlib.suppress(psutil.Error, OSError):
-            process = psutil.Process(number)  # one process, whoever has its number later: asked after this
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARKER) == marker:
-                found.append(process)
-    return found
+    return [process for process, carried in _carriers(marker) if carried == marker]
 
 
 def strays(prefix: str) -> dict[int, str]:
     """Living processes that carry a marker which begins so, with the rest of it: whose run they are of."""
-    found = {}
+    return {process.pid: carried.removeprefix(prefix) for process, carried in _carriers(prefix)}
+
+
+def _carriers(prefix: str) -> Iterator[tuple[psutil.Process, str]]:
     for number in psutil.pids():
+        if number == os.getpid() or not _may_carry(number, prefix):
+            continue
         with contextlib.suppress(psutil.Error, OSError):
-            process = psutil.Process(number)
-            marker = process.environ().get(MARKER, "") if number != os.getpid() else ""
-            if marker.startswith(prefix) and process.status() != psutil.STATUS_ZOMBIE:
-                found[number] = marker.removeprefix(prefix)
-    return found
+            process = psutil.Process(number)  # one process, whoever has its number later: asked after this
+            carried = process.environ().get(MARKER, "")
+            if process.status() != psutil.STATUS_ZOMBIE and carried.startswith(prefix):
+                yield process, carried
 
 
 def _may_carry(number: int, marker: str) -> bool:

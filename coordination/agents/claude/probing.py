@@ -34,13 +34,13 @@ def version(binary: str, path: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def probe(binary: str, path: str, *, sandbox: str = "auto") -> str:
+def probe(binary: str, path: str) -> str:
     """Why the program cannot be driven as we need it; "" when it can. Raises Unsuitable, OSError."""
     with tempfile.TemporaryDirectory(prefix="coordination-") as directory:
-        return _probed(_request(Path(directory), path, sandbox), binary)
+        return _probed(_request(Path(directory), path), binary)
 
 
-def _request(directory: Path, path: str, sandbox: str) -> AgentRequest:
+def _request(directory: Path, path: str) -> AgentRequest:
     for name in ("home", "workspace", "run", "config", "tmp"):
         (directory / name).mkdir(mode=0o700)
     variables = {"HOME": str(directory / "home"), "PATH": path, "TMPDIR": str(directory / "tmp")}
@@ -60,7 +60,6 @@ def _request(directory: Path, path: str, sandbox: str) -> AgentRequest:
         run_directory=str(directory / "run"),
         config_directory=str(directory / "config"),
         environment={**variables, "ANTHROPIC_API_KEY": "made-up", "ANTHROPIC_BASE_URL": _NOBODY},
-        sandbox=sandbox,
     )
 
 
