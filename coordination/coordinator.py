@@ -6,6 +6,7 @@ writing goes through ``store.transact``, all reading folds the same log.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -256,8 +257,9 @@ class Coordinator:
         """What of the log and the snapshots is damaged; writes nothing. Works, like ``repair_log``, on any damage."""
         return repair.examine(self.home.state, self._acknowledged())
 
-    def repair_log(self) -> repair.Report:
-        """Put it right, after a backup. Raises LockHeld while a supervisor runs or somebody writes to the log."""
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Own the supervisor's place for a while. Raises LockHeld while a supervisor runs."""
         held = locks.hold(self.supervisor_lock)
         if held is None:
             who = locks.holder(self.supervisor_lock)
@@ -267,6 +269,11 @@ class Coordinator:
                 holder=str(who),
             )
         with held:
+            yield
+
+    def repair_log(self) -> repair.Report:
+        """Put it right, after a backup. Raises LockHeld while a supervisor runs or somebody writes to the log."""
+        with self.alone():
             return repair.mend(self.home.state, self._acknowledged(), self.now())
 
     def _acknowledged(self) -> dict[str, int]:
@@ -288,6 +295,17 @@ class Coordinator:
     def run_marker(self, run: str) -> str:
         """What every process of a run carries in its environment: unique over all repositories."""
         return f"{self.store.log.uuid}/{run}"
+
+    def run_group(self, run: str) -> str:
+        """What the control groups of a run are called: unique over all repositories. ``*`` matches every run."""
+        return f"{self.store.log.uuid}.{run}"
+
+    def clear_scratch(self, live: Collection[str]) -> None:
+        """Remove what workers that were killed left of their homes and temporary files, but for those runs."""
+        for path in (self.home.state / "scratch").iterdir():
+            if path.name not in live:
+                with contextlib.suppress(FileNotFoundError):  # its worker removes it just now
+                    self.workspaces.discard(path)
 
     def clear_phantoms(self) -> None:
         """Take away what the agents' sandboxes left in the git directory, but nothing that was there before us."""
@@ -311,6 +329,7 @@ class Coordinator:
             "pid": who.pid if who else None,
             "since": (note or {}).get("since"),
             "signed_in": (note or {}).get("signed_in", True),
+            "guards": (note or {}).get("guards") or None,
             "version": __version__,
         }
 

@@ -17,12 +17,13 @@ from typing import Literal
 
 import msgspec
 
-from coordination import environment, files, filesystem, workspaces
+from coordination import confinement, environment, files, filesystem, workspaces
 from coordination.agents.claude import find_binary, probing, sandbox_works
 from coordination.coordinator import Coordinator, Home, initialise
 from coordination.env import REAL
 from coordination.errors import CoordinationError, LogDamaged, Refused
-from coordination.supervisor import children
+from coordination.supervisor.children import reap
+from coordination.supervisor.leftovers import ended_processes
 
 State = Literal["ok", "weaker", "fails"]
 
@@ -79,8 +80,8 @@ def fix(home: Home) -> list[str]:
     patient = Patient(home=home, variables={})
     coordinator = patient.coordinator()
     if coordinator is not None:
-        for run in sorted(set(_strays(coordinator).values())):
-            killed = children.reap(coordinator.run_marker(run))
+        for run in sorted(set(ended_processes(coordinator).values())):
+            killed = reap(coordinator.run_marker(run))
             done.append(f"killed {killed} processes that {run} left")
     return done
 
@@ -150,6 +151,19 @@ def _sandbox(patient: Patient) -> Iterator[Check]:
         state="ok" if works else "weaker",
         found="works" if works else "does not work: agents get no shell unless the settings allow it",
         advice="" if works else "install bubblewrap and socat, and allow unprivileged user namespaces",
+    )
+
+
+def _limits(patient: Patient) -> Iterator[Check]:
+    del patient
+    limited = confinement.works()
+    missing = [what for what in ("memory", "processes") if what not in limited]
+    advice = "start it where control groups may be made: as root, or with `systemd-run --user --scope -p Delegate=yes`"
+    yield Check(
+        name="limits of a run",
+        state="weaker" if missing else "ok",
+        found=f"not limited here: {' and '.join(missing)}" if missing else "memory and processes are limited",
+        advice=advice if missing else "",
     )
 
 
@@ -223,7 +237,7 @@ def _processes(patient: Patient) -> Iterator[Check]:
     coordinator = patient.coordinator()
     if coordinator is None:
         return
-    strays = _strays(coordinator)
+    strays = ended_processes(coordinator)
     runs = ", ".join(sorted(set(strays.values())))
     yield Check(
         name="processes",
@@ -233,20 +247,13 @@ def _processes(patient: Patient) -> Iterator[Check]:
     )
 
 
-def _strays(coordinator: Coordinator) -> dict[int, str]:
-    """Processes of this repository's runs that have ended."""
-    # processes first: a run stands in the log before it has any, so one that begins just now is known to be alive
-    found = children.strays(coordinator.run_marker(""))
-    live = {run.id for run in coordinator.state().live_runs()}
-    return {number: run for number, run in found.items() if run not in live}
-
-
 _LOOKS: dict[str, Looks] = {
     "python": _python,
     "git": _git,
     "claude": _claude,
     "login": _login,
     "sandbox": _sandbox,
+    "limits of a run": _limits,
     "filesystem": _filesystem,
     "disk": _disk,
     "settings": _settings,

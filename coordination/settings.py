@@ -114,6 +114,9 @@ class Agents(Section, frozen=True, kw_only=True):
     start_slots: WholeNumber = 0  # how many programs start at the same time; 0: one a core
     retries_max: WholeNumber = 4  # of a request to the service, by the program itself
     api_timeout_seconds: Positive = 120.0  # until the service begins to answer
+    memory_gib: NotNegative = 8.0  # of a run with all it starts, gates too; 0: as much as there is
+    processes_max: WholeNumber = 2000
+    file_gib: NotNegative = 16.0
 
 
 class RoleSettings(Section, frozen=True, kw_only=True):
@@ -232,6 +235,11 @@ target = {TARGET}
 # How often Claude Code itself repeats a request that failed, and how long it waits for an answer to begin.
 #retries_max = 4
 #api_timeout_seconds = 120.0
+# What a run may take, gates too, with all the processes it starts; 0 is no limit. Memory and processes are limited
+# where the system lets us make control groups (`coord doctor` says whether); a file may be this long everywhere.
+#memory_gib = 8.0
+#processes_max = 2000
+#file_gib = 16.0
 
 # Overrides for a role, one table each.
 # [roles.blue]

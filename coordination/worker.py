@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from coordination import files, gates, kin, locks
+from coordination import confinement, files, gates, kin, locks
 from coordination.agents import create
 from coordination.env import private
 from coordination.environment import without_credentials
@@ -84,6 +84,8 @@ def main(argv: list[str] | None = None) -> int:
         if any((directory / name).exists() for name in ("outcome.json", "revoked", "worker.json")):
             return 0
         request = msgspec.json.decode(files.read(directory / "request.json"), type=RunRequest)
+        bounds = msgspec.structs.asdict(request.bounds)
+        confinement.enter(**bounds)
         me = locks.identity()
         begun = msgspec.to_builtins(me) | {"token": request.token}
         _when_there_is_room(lambda: files.publish_json(directory / "worker.json", begun), stop)
@@ -91,7 +93,13 @@ def main(argv: list[str] | None = None) -> int:
         claim = {"run": request.run, "token": request.token, "outcome": msgspec.to_builtins(_bounded(outcome))}
         claim = _writable(claim)
         _when_there_is_room(lambda: files.publish_json(directory / "outcome.json", claim), stop)
+        with contextlib.suppress(OSError, RecursionError):  # what is left the supervisor removes when it has time
+            _workspaces(request).discard(Path(request.state_directory) / "scratch" / request.run)
     return 0
+
+
+def _workspaces(request: RunRequest) -> Workspaces:
+    return Workspaces(Path(request.repository), Path(request.state_directory))
 
 
 def _when_there_is_room(action: Callable[[], T], stop: Stop) -> T:
@@ -162,7 +170,7 @@ class _Run:
 
     def __init__(self, request: RunRequest, directory: Path, stop: Stop) -> None:
         self.request, self.directory, self.stop = request, directory, stop
-        self.workspaces = Workspaces(Path(request.repository), Path(request.state_directory))
+        self.workspaces = _workspaces(request)
         self._progress: dict[str, Any] = {}
 
     def perform(self) -> Outcome:

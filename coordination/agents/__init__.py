@@ -44,6 +44,15 @@ def spent(backend: str, run_directory: Path) -> Usage | None:
     return None if tell is None else cast("Usage | None", tell(run_directory))
 
 
+def sandbox_works(backend: str, path: str) -> bool | None:
+    """Whether the backend's sandbox for commands works here; None for one that has none or needs none.
+
+    For that a backend module may export ``sandbox_works(path) -> bool``. Raises UsageError.
+    """
+    tell = getattr(_module(backend), "sandbox_works", None)
+    return None if tell is None else bool(tell(path))
+
+
 def _module(backend: str) -> Any:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", backend):
         raise UsageError(f"agent backend {backend!r} is not a module name")

@@ -1,7 +1,8 @@
-"""Is the log damaged, what is lost, and how does the coordination go on?"""
+"""What is damaged or left over, what is lost, and how does the coordination go on?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from coordination.cli._terminal import emit, say
 
 if TYPE_CHECKING:
     from coordination.repair import Finding, Ranges, Report
+    from coordination.supervisor.leftovers import Leftover
 
 SHOWN_MAX = 50
 
@@ -21,10 +23,12 @@ SHOWN_MAX = 50
 @json_option()
 @click.pass_obj
 def command(session: Session, applies: bool, as_json: bool) -> int:
-    """Find out what of the log and the snapshots is damaged, and what can be done; writes nothing without --apply.
+    """Find out what is damaged or left over, and what can be done about it; writes nothing without --apply.
 
-    Every batch that is not damaged is kept, with its number and its bytes. A lost one gets a placeholder, and the tasks
-    that it spoke of wait for a person. Nothing is ever deleted or changed in place.
+    The log and the snapshots: every batch that is not damaged is kept, with its number and its bytes. A lost one gets a
+    placeholder, and the tasks that it spoke of wait for a person. Then runs that have ended without the log knowing,
+    workspaces that are half made or no longer needed, and processes of runs that have ended. Nothing is ever deleted
+    or changed in place: there is a backup, and what was in a workspace is kept under a ref or moved aside.
 
     Exit codes: 0 nothing to do, or done; 1 there is something to do; 4 refused; 5 nothing can be read any more.
     """
@@ -33,26 +37,34 @@ def command(session: Session, applies: bool, as_json: bool) -> int:
 
 def repair(session: Session, *, applies: bool, as_json: bool) -> int:
     """The same for other commands that offer it."""
+    from coordination.supervisor import leftovers
+
     report = session.writing().repair_log() if applies else session.reading().examine_log()
+    left: list[Leftover] = []
+    if applies:
+        left = leftovers.mend(session.writing())
+    elif report.whole:  # else nothing can be folded yet
+        left = leftovers.examine(session.reading())
     if as_json:
-        emit(_row(report))
+        emit(_row(report, left))
     else:
         _tell(report)
-    return 0 if report.whole or applies else 1
+        _tell_left(left, report, applied=applies)
+    return 0 if applies or (report.whole and not left) else 1
 
 
-def _row(report: Report) -> dict[str, Any]:
+def _row(report: Report, left: Sequence[Leftover]) -> dict[str, Any]:
     import msgspec
 
     row: dict[str, Any] = msgspec.to_builtins(report, enc_hook=str)
-    return {"whole": report.whole} | row
+    return {"whole": report.whole} | row | {"leftovers": msgspec.to_builtins(left)}
 
 
 def _tell(report: Report) -> None:
     for note in report.notes:
         say(f"Note: {note}.", whole=True)
     if report.whole:
-        say(f"The log is whole: {report.batches} batches. Nothing to do.")
+        say(f"The log is whole: {report.batches} batches.")
         return
     say(f"{len(report.findings)} found, in a log of {report.batches} batches:")
     for finding in report.findings[:SHOWN_MAX]:
@@ -64,6 +76,23 @@ def _tell(report: Report) -> None:
     if report.tasks:
         say(f"Tasks that they speak of: {', '.join(report.tasks)}.", whole=True)
     _tell_next(report)
+
+
+def _tell_left(left: Sequence[Leftover], report: Report, *, applied: bool) -> None:
+    if not left:
+        if report.whole:
+            say("Nothing to do.")
+        elif not applied:
+            say("Runs, workspaces and processes are looked at once the log is whole.")
+        return
+    say("Left over, and put right:" if applied else "Left over:")
+    for one in left[:SHOWN_MAX]:
+        say(f"  {one.kind} {one.name}: {one.found}", whole=True)
+        say(f"      {one.remedy}", whole=True)
+    if len(left) > SHOWN_MAX:
+        say(f"  … and {len(left) - SHOWN_MAX} more; --json has them all")
+    if not applied:
+        say("Nothing was changed. `coord repair --apply` does this.")
 
 
 def _tell_finding(finding: Finding) -> None:

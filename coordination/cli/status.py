@@ -68,7 +68,8 @@ def _live(coordinator: Coordinator, run: Run, now: float) -> dict[str, Any]:
 
 def _headline(row: dict[str, Any]) -> None:
     supervisor, inbox = row["supervisor"], row["inbox"]
-    say(f"Supervisor: pid {supervisor['pid']}" if supervisor["running"] else "Supervisor: none runs; `coord start`")
+    guards = _guards(supervisor["guards"] or {})
+    say(f"Supervisor: pid {supervisor['pid']}{guards}" if supervisor["running"] else "Supervisor: none; `coord start`")
     counts = ", ".join(f"{count} {name}" for name, count in row["counts"].items()) or "none yet; `coord submit`"
     say(f"Tasks: {counts}. Spent: {_spent(row['money'])}.")
     if row["paused"]:
@@ -79,6 +80,21 @@ def _headline(row: dict[str, Any]) -> None:
         say(f"Inbox: {inbox['rejected']} task files were rejected; the reasons: {inbox['directory']}/rejected")
     for warning in row["warnings"]:
         say(f"Note: {warning}")
+
+
+_SANDBOX = {
+    "works": "agents' commands run in a sandbox",
+    "missing": "no sandbox works here (`coord doctor`)",
+    "off": "no sandbox, as the settings say",
+}
+
+
+def _guards(guards: dict[str, Any]) -> str:
+    """What stands between agents and the machine."""
+    parts = [_SANDBOX[guards["sandbox"]]] if guards.get("sandbox") in _SANDBOX else []
+    if limited := guards.get("limited"):
+        parts.append(f"the {' and '.join(limited)} of runs are limited")
+    return "".join(f"; {part}" for part in parts)
 
 
 def _spent(money: dict[str, Any]) -> str:

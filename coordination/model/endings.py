@@ -2,7 +2,8 @@
 
 A run's ``code`` is the structured signal behind its end; prose is never looked at. Every code belongs to one *kind*.
 A kind says how the next run begins, how often that is tried before somebody has to look (counted for this kind alone,
-since a person last decided about the task), and what follows then.
+since a person last decided about the task), and what follows then. Crashes are counted within an hour only, as
+supervisors of processes do: one every night is bad luck, four in a row are not.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Kind(Value, frozen=True, kw_only=True):
     says: str  # one sentence for a person
     how: How
     most: int | None  # how often, before ``then``; None: as often as the task may be tried at all
+    within_seconds: float | None = None  # only those that ended so lately count
     then: How = How.PERSON
     codes: tuple[str, ...] = ()
 
@@ -192,7 +194,8 @@ _KINDS = (
         name="crashed",
         says="the process ended without an outcome",
         how=How.RESUME,
-        most=None,
+        most=3,
+        within_seconds=3600.0,
         then=How.FAIL,
         codes=("worker_died", "worker_error", "aborted_streaming", "aborted_tools", "error_during_execution"),
     ),

@@ -192,6 +192,15 @@ class LandingRequest(Value, frozen=True, kw_only=True):
     trailers: dict[str, str] = {}
 
 
+class Bounds(Value, frozen=True, kw_only=True):
+    """What a run may take of the machine, with all its descendants; 0: as much as there is."""
+
+    group: str = ""  # names the control groups it is counted in
+    memory_bytes: int = 0
+    processes: int = 0
+    file_bytes: int = 0  # of one file
+
+
 class RunRequest(Value, frozen=True, kw_only=True):
     """``request.json``: everything a worker may know. Published before the worker is spawned."""
 
@@ -203,6 +212,7 @@ class RunRequest(Value, frozen=True, kw_only=True):
     state_directory: str
     workspace: WorkspaceRequest
     limits: Limits
+    bounds: Bounds = Bounds()
     agent: AgentRequest | None = None
     gates: tuple[GateCommand, ...] = ()
     landing: LandingRequest | None = None

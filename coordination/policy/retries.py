@@ -47,7 +47,8 @@ def _how(facts: Facts, run: Run, kind: Kind) -> How:
 
 def _alike(task: Task, run: Run, kind: Kind) -> int:
     """How often a run for the same purpose ended in this way since a person last decided about the task."""
-    since = [each for each in task.runs[task.decided :] if each.purpose is run.purpose and each.outcome is not None]
+    oldest = run.ended_at - kind.within_seconds if kind.within_seconds is not None else float("-inf")
+    since = [each for each in task.runs[task.decided :] if each.purpose is run.purpose and each.ended_at >= oldest]
     return sum(1 for each in since if each.outcome is not None and kind_of(each.outcome) is kind)
 
 

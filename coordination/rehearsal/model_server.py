@@ -13,8 +13,11 @@ Scripts are data. A *catalogue* is either a mapping ``{name: script}``, a list o
             {"type": "tool_use", "name": …, "input": {…}}             likewise; stop_reason becomes tool_use
             {"status": 529, "type": …, "message": …, "headers": {…}, "times": n}     an error instead of a message;
                                                                       with ``times``, what follows it plays after those
+            {"status": 502, "body": "<html>…"}                        likewise, with these very bytes; 200 is allowed
             {"delay_seconds": 1.5}                                    silence, before or within the stream
             {"hang": true}                                            silence until one side goes away
+            {"drop": true}                                            the connection breaks, before or within the stream
+            {"headers": {…}}                                          sent with the stream
             {"usage": {"output_tokens": …, …}}                        these numbers instead of counted ones
             {"stop_reason": "max_tokens"}                             this instead of the derived one
 
@@ -196,6 +199,7 @@ class Message:
     parts: tuple[Item, ...]  # content blocks and silences, in order
     stop_reason: str
     usage: Mapping[str, int]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def blocks(self) -> list[JSON]:
@@ -242,16 +246,19 @@ def compose(items: Sequence[Item], body: Mapping[str, JSON]) -> Message:
     directory = working_directory(system_text(body))
     parts: list[Item] = []
     usage: Mapping[str, int] = {}
+    headers: Mapping[str, str] = {}
     stop_reason = ""
     for raw in items:
         item = _filled(raw, directory)
         match item:
-            case {"type": "text", "text": str()} | {"delay_seconds": float() | int()} | {"hang": True}:
+            case {"type": "text", "text": str()} | {"delay_seconds": float() | int()} | {"hang": True} | {"drop": True}:
                 parts.append(item)
             case {"type": "tool_use", "name": str()}:
                 parts.append({"id": _identity("toolu"), "input": {}} | item)
             case {"usage": Mapping() as numbers}:
                 usage = numbers
+            case {"headers": Mapping() as named}:
+                headers = named
             case {"stop_reason": str() as reason}:
                 stop_reason = reason
             case _:
@@ -264,11 +271,12 @@ def compose(items: Sequence[Item], body: Mapping[str, JSON]) -> Message:
         parts=tuple(parts),
         stop_reason=stop_reason or ("tool_use" if calls else "end_turn"),
         usage=_counted_usage(body, blocks) | dict(usage),
+        headers=headers,
     )
 
 
 class _Closed(Exception):
-    """Not an error: the server is being closed while an answer is silent."""
+    """Not an error: the server is being closed while an answer is silent, or the script breaks the connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -356,7 +364,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             for part in silent:
                 self._keep_silent(part)
-            self._open_stream()
+            self._open_stream(message.headers)
             for event in replace(message, parts=message.parts[len(silent) :]).events():
                 if "type" in event:
                     self._chunk(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
@@ -367,16 +375,20 @@ class _Handler(BaseHTTPRequestHandler):
             # either side may leave at any time; the program reports a cut stream itself
             self.close_connection = True
 
-    def _open_stream(self) -> None:
+    def _open_stream(self, headers: Mapping[str, str]) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.send_header("request-id", _identity("req"))
+        for name, value in headers.items():
+            self.send_header(name, str(value))
         self.end_headers()
 
     def _keep_silent(self, part: Item) -> None:
         if "type" in part:
             return
+        if part.get("drop"):
+            raise _Closed
         seconds = None if part.get("hang") else float(part["delay_seconds"])
         if self.server.closing.wait(seconds):
             raise _Closed
@@ -386,6 +398,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _send_scripted_error(self, error: Item) -> None:
+        if "body" in error:
+            self._send(int(error["status"]), str(error["body"]).encode(), error.get("headers", {}))
+            return
         kind = str(error.get("type", "api_error"))
         message = str(error.get("message", kind))
         self._send_error(int(error["status"]), kind, message, error.get("headers", {}))

@@ -145,7 +145,7 @@ class Actor:
 
     def forget(self, run: Run) -> None:
         """The log knows its end: nothing about it needs to be remembered here."""
-        self._children.forget(run.id)
+        self._children.forget(run.id, self._coordinator.run_group(run.id))
         self._killing.pop(run.id, None)
         for stage in ("begins", "runs"):
             self._first_seen.pop(f"{run.id} {stage}", None)

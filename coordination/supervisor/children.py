@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from coordination import kin, locks
+from coordination import confinement, kin, locks
 from coordination.env import REAL, private
 from coordination.environment import MARKER
 
@@ -58,12 +58,13 @@ class Children:
         """Kill what became ours because its worker died, whatever it calls itself; how many there were."""
         return kin.end_orphans([process.pid for process in self._processes.values()])
 
-    def forget(self, run: str) -> None:
-        """Its outcome is known: wait for the process, which has nothing left to do."""
+    def forget(self, run: str, group: str) -> None:
+        """Its outcome is known: wait for the process, which has nothing left to do; nobody is in its groups then."""
         process = self._processes.pop(run, None)
         if process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=REAP_SECONDS)
+        confinement.leave(group)
 
 
 def send(who: locks.Identity, number: signal.Signals) -> bool:

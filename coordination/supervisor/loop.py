@@ -19,7 +19,7 @@ from types import FrameType
 
 import msgspec
 
-from coordination import __version__, environment, files, locks
+from coordination import __version__, agents, confinement, environment, files, locks
 from coordination.coordinator import Coordinator
 from coordination.errors import CoordinationError, LockHeld
 from coordination.inbox import Receipt
@@ -79,6 +79,7 @@ class Supervisor:
         self._snapshot_seq = 0
         self._untidy = True
         self._head = (-1, 0.0, "")
+        self._guards: dict[str, object] = {}
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -134,6 +135,16 @@ class Supervisor:
         for receipt in coordinator.inbox.recover(tickets.get, self._judge):
             self._receipts(receipt)
         self._mark("recovered")
+        self._guards = {"sandbox": self._sandbox(), "limited": confinement.works()}
+
+    def _sandbox(self) -> str:
+        """Whether agents' commands run in a sandbox: "works", "missing", "off", or "" where no backend has one."""
+        settings = self.coordinator.settings.agents
+        backends = {settings.backend or role.backend for role in self.coordinator.roles.values()}
+        works = [agents.sandbox_works(backend, os.environ.get("PATH", "")) for backend in backends]
+        if all(each is None for each in works):
+            return ""
+        return "off" if settings.sandbox == "off" else "missing" if False in works else "works"
 
     def _end(self) -> State:
         self._untidy = True
@@ -287,6 +298,8 @@ class Supervisor:
         """Once after the last run ended: while agents run, their sandboxes may stand on what they left."""
         if not running and self._untidy:
             self.coordinator.clear_phantoms()
+            self.coordinator.clear_scratch(live=())
+            confinement.leave(self.coordinator.run_group("*"))  # of workers that were not our own children
         self._untidy = running
 
     def _mode(self, state: State) -> str:
@@ -348,6 +361,7 @@ class Supervisor:
             "pid": os.getpid(),
             "since": self._since,
             "signed_in": environment.signed_in(os.environ),
+            "guards": self._guards,
             "seq": store.seq,
             "digest": self.coordinator.digest(store.state),
             "projection": f"{Core.name}-{Core.version}",

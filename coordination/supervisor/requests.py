@@ -15,6 +15,7 @@ from coordination.model.reviews import REVIEW_SCHEMA
 from coordination.model.roles import Role
 from coordination.model.runs import (
     AgentRequest,
+    Bounds,
     GateCommand,
     LandingRequest,
     Purpose,
@@ -24,8 +25,10 @@ from coordination.model.runs import (
 from coordination.model.state import Run, Task
 from coordination.planning import prompts
 from coordination.policy.gating import results
+from coordination.settings import Agents
 
 DIFF_BYTES_MAX = 400_000
+_GIB = 1 << 30
 _AGENT_OPEN = frozenset({"agent_workspaces", "scratch"})  # what an agent's shell may see of the state directory
 _SECRETS = (
     ".ssh",
@@ -73,6 +76,7 @@ def _frame(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
         state_directory=str(coordinator.home.state),
         workspace=WorkspaceRequest(name=run.id, base=run.base, commit=run.commit),
         limits=run.limits,
+        bounds=_bounds(coordinator.run_group(run.id), coordinator.settings.agents),
         title=f"{task.spec.title} [{task.id}]",
         stop_grace_seconds=coordinator.settings.supervisor.stop_grace_seconds,
         author={
@@ -80,6 +84,15 @@ def _frame(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
             "Coordination-Run": run.id,
             "Coordination-Role": run.role,
         },
+    )
+
+
+def _bounds(group: str, agents: Agents) -> Bounds:
+    return Bounds(
+        group=group,
+        memory_bytes=int(agents.memory_gib * _GIB),
+        processes=agents.processes_max,
+        file_bytes=int(agents.file_gib * _GIB),
     )
 
 

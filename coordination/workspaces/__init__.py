@@ -104,6 +104,18 @@ class Workspaces:
         """Preserve, then remove. Returns the ref, None when there was nothing to keep."""
         return trees.remove(self._place, name, task)
 
+    def names(self) -> tuple[str, ...]:
+        """The workspaces whose directories are there."""
+        return self._place.names()
+
+    def broken(self) -> tuple[str, ...]:
+        """Workspaces that git made only in part, or of which only the directory or git's record of it is there."""
+        return self._place.broken()
+
+    def discard(self, path: Path) -> None:
+        """Remove a directory of the state directory, whatever its modes and its depth; never in part in its place."""
+        self._place.discard(path)
+
     # --- landing
 
     def land(self, request: LandingRequest, *, task: str, gates: Gates) -> LandingResult:

@@ -60,6 +60,22 @@ class Place:
                 return entry.parent
         return None
 
+    def names(self) -> tuple[str, ...]:
+        """The workspaces whose directories are there."""
+        found = self.workspaces.iterdir() if self.workspaces.is_dir() else ()
+        return tuple(sorted(path.name for path in found if _NAME.fullmatch(path.name) and path.is_dir()))
+
+    def broken(self) -> tuple[str, ...]:
+        """Workspaces that git made only in part, or of which only the directory or git's record of it is there."""
+        whole, recorded = set(), set()
+        for entry in (self.common / "worktrees").glob("*/gitdir"):
+            tree = Path(os.path.normpath(entry.parent / os.fsdecode(entry.read_bytes()).strip("\n"))).parent
+            if tree.parent == self.workspaces and _NAME.fullmatch(tree.name):
+                recorded.add(tree.name)
+                if tree.is_dir() and not half_made(entry.parent):
+                    whole.add(tree.name)
+        return tuple(sorted((recorded | set(self.names())) - whole))
+
     def sweep(self, name: str) -> None:
         """Remove what ``forget`` leaves when it is killed just before its end: an empty directory of that name."""
         for entry in (self.common / "worktrees").glob(f"{name}*"):

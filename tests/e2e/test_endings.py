@@ -1,18 +1,24 @@
 """Every way in which a run of the real Claude Code can end: what it is taken for, and what becomes of the task.
 
-The model server plays the fault. Each row says which codes the work and review runs must end with, one after the
-other, and where that leaves the task. A dozen that tell most run every time; the rest on demand (``--tier 2``).
+The model server plays the fault, or somebody does something to the processes of the run. Each row says which codes the
+work and review runs must end with, one after the other, and where that leaves the task. Those that tell most run every
+time; the rest on demand (``--tier 2``).
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import pytest
 
+from coordination import confinement
 from tests.e2e.lines import call, case, hang, read, say, verdict, write
 
 pytestmark = pytest.mark.e2e
@@ -25,6 +31,18 @@ DOES_IT = [WRITES, DONE]
 FIRST = "# Task T"
 AGAIN = "What happened before"  # in the prompt of a new session after a failure
 GOING_ON = "ended before you had finished"  # in that of a run that goes on in the same session
+WAITS = [read("greeter.py"), hang()]
+WITHOUT = """
+for argument in "$@"; do
+  shift
+  case "$skip$argument" in
+    --settings) skip=yes ;;
+    yes*) skip= ;;
+    *) set -- "$@" "$argument" ;;
+  esac
+done
+exec "$CLAUDE" "$@"
+"""
 GREEN_AND_OTHER = {"roles.green": {"fallback_model": "haiku"}}
 
 
@@ -32,13 +50,79 @@ def error(status: int, kind: str, message: str = "no", **more: JSON) -> dict[str
     return {"status": status, "type": kind, "message": message, **more}
 
 
-def usage_limit(seconds: float) -> dict[str, JSON]:
+def usage_limit(seconds: float, scale: int = 1) -> dict[str, JSON]:
+    return limited(str(int((time.time() + seconds) * scale)))
+
+
+def limited(reset: str | None) -> dict[str, JSON]:
     headers = {
         "anthropic-ratelimit-unified-status": "rejected",
-        "anthropic-ratelimit-unified-reset": str(int(time.time() + seconds)),
         "anthropic-ratelimit-unified-representative-claim": "five_hour",
     }
+    if reset is not None:
+        headers["anthropic-ratelimit-unified-reset"] = reset
     return error(429, "rate_limit_error", headers=headers)
+
+
+def warned(reset_seconds: float) -> dict[str, JSON]:
+    head = "anthropic-ratelimit-unified-"
+    reset = str(int(time.time() + reset_seconds))
+    said = {"status": "allowed_warning", "reset": reset, "representative-claim": "five_hour", "5h-status": "allowed"}
+    said |= {"5h-reset": reset, "5h-utilization": "0.93", "5h-surpassed-threshold": "0.9"}
+    return {"headers": {f"{head}{name}": value for name, value in said.items()}}
+
+
+# -- what somebody does to the processes of a run ----------------------------------------------------------------------
+
+
+def agent(scene: Any, run: str) -> psutil.Process:
+    """The Claude Code of a run: the child of its worker that is none of ours."""
+    worker = psutil.Process(scene.worker(run).pid)
+    (found,) = (child for child in worker.children() if "coordination.worker" not in child.cmdline())
+    return found
+
+
+def signals(number: int) -> Callable[[Any, str], None]:
+    def deed(scene: Any, run: str) -> None:
+        agent(scene, run).send_signal(number)
+
+    return deed
+
+
+def signals_worker(number: int) -> Callable[[Any, str], None]:
+    def deed(scene: Any, run: str) -> None:
+        psutil.Process(scene.worker(run).pid).send_signal(number)
+
+    return deed
+
+
+def kills_both(scene: Any, run: str) -> None:
+    program = agent(scene, run)
+    scene.kill_worker(run)
+    program.kill()
+
+
+def loses_sessions(scene: Any, run: str) -> None:
+    """The conversations are gone before the next run goes on with one."""
+    signals(signal.SIGKILL)(scene, run)
+    shutil.rmtree(scene.state / "sessions")
+    (scene.state / "sessions").mkdir(mode=0o700)
+
+
+def forges_an_outcome(scene: Any, run: str) -> None:
+    """Somebody publishes an outcome of another run in its name, and the worker dies."""
+    request = json.loads((scene.state / "runs" / run / "request.json").read_text())
+    claim = {"run": run, "token": request["token"] - 1, "outcome": {"ending": "succeeded", "commit": "0" * 40}}
+    signals_worker(signal.SIGSTOP)(scene, run)
+    (scene.state / "runs" / run / "outcome.json").write_text(json.dumps(claim))
+    scene.kill_worker(run)
+
+
+def writes_nonsense(scene: Any, run: str) -> None:
+    """The outcome is no outcome."""
+    signals_worker(signal.SIGSTOP)(scene, run)
+    (scene.state / "runs" / run / "outcome.json").write_text('{"outcome": [')
+    scene.kill_worker(run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +145,10 @@ class Row:
     url: str = ""
     limits: tuple[str, ...] = ()  # what status says of the account at the end
     arguments: tuple[str, ...] = ()
+    deed: Callable[[Any, str], None] | None = None  # done to the first run while its agent waits for an answer
+    program: str = ""  # a shell script in the place of Claude Code, which it finds in $CLAUDE
+    warned: bool = False  # whether a run was told that the limit is near
+    needs: str = ""  # what the system must be able to limit
 
 
 ROWS: dict[str, Row] = {
@@ -257,10 +345,201 @@ ROWS: dict[str, Row] = {
         limits=("usage limit",),
         arguments=("--no-wait",),
     ),
+    "usage limit in milliseconds": Row(
+        first=lambda: [[usage_limit(3.0, 1000) | {"times": 1}, *WRITES], DONE],
+        codes=("usage_limit_reached", "completed"),
+        how=("resumed",),
+        login=True,
+    ),
+    "usage limit without an end": Row(
+        first=[[limited(None)]],
+        codes=("usage_limit_reached",),
+        state="queued",
+        exit=1,
+        login=True,
+        free=True,
+        limits=("usage limit",),
+        arguments=("--no-wait",),
+    ),
+    "usage limit that ended long ago": Row(
+        first=lambda: [[usage_limit(-7 * 24 * 3600.0)]],
+        codes=("usage_limit_reached",),
+        state="queued",
+        exit=1,
+        login=True,
+        free=True,
+        limits=("usage limit",),
+        arguments=("--no-wait",),
+    ),
+    "usage limit for ten years": Row(
+        first=lambda: [[usage_limit(10 * 365 * 24 * 3600.0)]],
+        codes=("usage_limit_reached",),
+        state="queued",
+        exit=1,
+        login=True,
+        free=True,
+        limits=("usage limit",),
+        arguments=("--no-wait",),
+    ),
+    "warned of a limit": Row(
+        first=lambda: [[warned(3600.0), *WRITES], [warned(3600.0), *DONE]], login=True, warned=True
+    ),
+    "connection broken before an answer": Row(
+        first=[[{"drop": True}]], going_on=DOES_IT, codes=("connection_failed", "completed"), how=("resumed",)
+    ),
+    "connection broken within an answer": Row(
+        first=[[*say("I will"), {"drop": True}]],
+        going_on=DOES_IT,
+        codes=("connection_failed", "completed"),
+        how=("resumed",),
+    ),
+    "a page instead of an answer": Row(
+        first=[[{"status": 502, "body": "<html><h1>Bad gateway</h1></html>", "times": 1}, *WRITES], DONE],
+        codes=("api_error", "completed"),
+        attempts=1,
+        how=("resumed",),
+    ),
+    "nonsense instead of an answer": Row(
+        first=[[{"status": 200, "body": "nonsense", "times": 2}, *WRITES], DONE],
+        codes=("api_error", "completed"),
+        attempts=1,
+        how=("resumed",),
+    ),
+    "agent killed": Row(
+        first=WAITS,
+        going_on=DOES_IT,
+        codes=("signal:9", "completed"),
+        attempts=1,
+        how=("resumed",),
+        deed=signals(signal.SIGKILL),
+    ),
+    "agent terminated": Row(
+        first=WAITS,
+        going_on=DOES_IT,
+        codes=("exit:143", "completed"),
+        attempts=1,
+        how=("resumed",),
+        deed=signals(signal.SIGTERM),
+    ),
+    "agent crashed": Row(
+        first=WAITS,
+        going_on=DOES_IT,
+        codes=("signal:11", "completed"),
+        attempts=1,
+        how=("resumed",),
+        deed=signals(signal.SIGSEGV),
+    ),
+    "agent stopped": Row(
+        first=WAITS,
+        going_on=DOES_IT,
+        codes=("no_output", "completed"),
+        attempts=1,
+        how=("resumed",),
+        deed=signals(signal.SIGSTOP),
+        settings={"agents": {"no_output_seconds": 2.0}},
+    ),
+    "worker killed": Row(
+        first=WAITS,
+        going_on=DOES_IT,
+        codes=("worker_died", "completed"),
+        attempts=1,
+        how=("resumed",),
+        deed=signals_worker(signal.SIGKILL),
+    ),
+    "worker terminated": Row(
+        first=WAITS,
+        going_on=DOES_IT,
+        codes=("stopped", "completed"),
+        how=("resumed",),
+        deed=signals_worker(signal.SIGTERM),
+    ),
+    "worker stopped": Row(
+        first=WAITS,
+        going_on=DOES_IT,
+        codes=("timeout", "completed"),
+        attempts=1,
+        how=("resumed",),
+        deed=signals_worker(signal.SIGSTOP),
+        task={"timeout_seconds": 3.0},
+    ),
+    "worker and agent killed": Row(
+        first=WAITS,
+        going_on=DOES_IT,
+        codes=("worker_died", "completed"),
+        attempts=1,
+        how=("resumed",),
+        deed=kills_both,
+    ),
+    "session lost": Row(
+        first=WAITS,
+        again=DOES_IT,
+        going_on=DOES_IT,
+        codes=("signal:9", "completed"),
+        attempts=1,
+        how=("resumed",),
+        deed=loses_sessions,
+    ),
+    "an outcome of somebody else": Row(
+        first=WAITS,
+        again=DOES_IT,
+        codes=("superseded", "completed"),
+        attempts=1,
+        how=("fresh",),
+        deed=forges_an_outcome,
+    ),
+    "an outcome that is none": Row(
+        first=WAITS,
+        again=DOES_IT,
+        codes=("malformed_outcome", "completed"),
+        attempts=1,
+        how=("fresh",),
+        deed=writes_nonsense,
+    ),
+    "out of memory": Row(
+        codes=("out_of_memory",) * 2,
+        state="waiting_for_person",
+        attempts=1,
+        exit=1,
+        free=True,
+        settings={"agents": {"memory_gib": 0.1}},
+        needs="memory",
+    ),
+    "too many processes": Row(
+        codes=("exit:1",) * 3,
+        state="failed",
+        attempts=3,
+        exit=1,
+        free=True,
+        settings={"agents": {"processes_max": 4}},
+        needs="processes",
+    ),
+    "hangs after its result": Row(program='"$CLAUDE" "$@"; exec sleep 600'),
+    "settings not applied": Row(
+        program=WITHOUT, codes=("settings_not_applied",) * 2, state="waiting_for_person", attempts=1, exit=1, free=True
+    ),
+    "ends without a word": Row(program="exit 3", codes=("exit:3",) * 3, state="failed", attempts=3, exit=1, free=True),
+    "never begins": Row(
+        program="exec sleep 600",
+        codes=("no_output",) * 3,
+        state="failed",
+        attempts=3,
+        exit=1,
+        free=True,
+        settings={"agents": {"no_output_seconds": 2.0}},
+    ),
+    "result lost": Row(
+        program='"$CLAUDE" "$@" | grep --line-buffered -v \'^{"type":"result"\'',
+        codes=("exit:0",) * 3,
+        state="failed",
+        attempts=3,
+        exit=1,
+    ),
+    "babbles": Row(program='echo "Welcome {"; echo "[1, 2"; exec "$CLAUDE" "$@"'),
 }
 ALWAYS = {
     *("gave up", "not permitted", "turn limit", "budget", "prompt too long", "refusal, another model"),
     *("a review without its form", "billing", "overloaded", "no connection", "stalled", "usage limit"),
+    *("warned of a limit", "agent killed", "out of memory", "worker stopped", "hangs after its result"),
 }
 
 
@@ -278,6 +557,8 @@ def test_what_a_run_ends_with_decides_what_follows(name: str, make: Any, tier: i
     if tier == 1 and name not in ALWAYS:
         pytest.skip("one of the rows that run on demand: --tier 2")
     row = ROWS[name]
+    if row.needs and row.needs not in confinement.works():
+        pytest.skip(f"the {row.needs} of a run cannot be limited here")
     agents = {"retries_max": 0, **row.settings.get("agents", {})}
     scene = make(scripts(row), settings={**row.settings, "agents": agents})
     if row.login:
@@ -285,9 +566,16 @@ def test_what_a_run_ends_with_decides_what_follows(name: str, make: Any, tier: i
         del scene.environment["ANTHROPIC_API_KEY"]
     if row.url:
         scene.environment["ANTHROPIC_BASE_URL"] = row.url
+    if row.program:
+        stand_in(scene, row.program)
     scene.drop(id="T", prompt="Make it warmer.", **{"review": "never", **row.task})
 
-    assert scene.start("--once", *row.arguments).wait(90) == row.exit, scene.said()
+    supervisor = scene.start("--once", *row.arguments)
+    if row.deed is not None:
+        scene.wait_for(lambda: any(request.step == 1 for request in scene.asked(FIRST)), "agent that waits")
+        scene.wait_for_event("RunStarted", run="T.1.work")
+        row.deed(scene, "T.1.work")
+    assert supervisor.wait(90) == row.exit, scene.said()
 
     asked = [event for event in scene.events("RunEnded") if event["run"].endswith((".work", ".review"))]
     assert tuple(event["outcome"]["code"] for event in asked) == row.codes
@@ -297,8 +585,17 @@ def test_what_a_run_ends_with_decides_what_follows(name: str, make: Any, tier: i
     planned = [event for event in scene.events("RunPlanned") if event["purpose"] == "work"]
     assert tuple(began(event) for event in planned[1:])[: len(row.how)] == row.how
     assert tuple(limit["kind"] for limit in json.loads(scene.coord("status", "--json"))["limits"]) == row.limits
+    assert any(event["outcome"].get("warned") for event in asked) == row.warned
     ended = [run["explained"]["kind"] for run in task["runs"] if run["outcome"]["code"] in row.codes]
     assert all(ended), "each ending is explained"
+
+
+def stand_in(scene: Any, text: str) -> None:
+    """Put a script in the place of Claude Code."""
+    program = scene.directory / "claude"
+    program.write_text(f"#!/bin/sh\nCLAUDE={scene.environment['COORDINATION_CLAUDE']}\n{text}\n")
+    program.chmod(0o755)
+    scene.environment["COORDINATION_CLAUDE"] = str(program)
 
 
 def began(planned: dict[str, JSON]) -> str:

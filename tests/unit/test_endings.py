@@ -84,7 +84,7 @@ REMEDIES = {
     "no_output": (["resumed"] * 2, Status.FAILED),
     "timed_out": (["resumed"], Status.FAILED),
     "out_of_memory": (["resumed"], Status.WAITING_FOR_PERSON),
-    "worker_died": (["resumed"] * 19, Status.FAILED),
+    "worker_died": (["resumed"] * 19, Status.FAILED),  # more than an hour apart; see below
     "spawn_failed": (["fresh"], Status.WAITING_FOR_PERSON),
     "settings_not_applied": (["fresh"], Status.WAITING_FOR_PERSON),
     "tree_changed": (["fresh"], Status.WAITING_FOR_PERSON),
@@ -111,6 +111,29 @@ def test_an_ending_that_comes_again_and_again_is_bounded(code: str) -> None:
     failed = last is Status.FAILED  # counts the last one too
     assert task.attempts == (0 if is_weather(code) else len(ways) + failed)
     assert kind_of(outcome(code)).says in task.reason or "attempt 20 of 20" in task.reason
+
+
+@pytest.mark.parametrize("code", ["worker_died", "worker_error", "worker_exit:1", "signal:11"])
+def test_of_crashes_in_a_row_the_fourth_is_the_last(code: str) -> None:
+    """Three restarts within an hour, then the task has failed and says so; whatever its attempts would allow."""
+    made = world()
+    for _ in range(3):
+        made.end("A", Outcome(ending=Ending.CRASHED, code=code, reason="so it went"))
+        made.wait(400.0)
+        assert began(made.live("A")) == "resumed"
+    made.end("A", Outcome(ending=Ending.CRASHED, code=code, reason="so it went"))
+    task = made.state.find("A")
+    assert (task.status, task.attempts, len(task.runs)) == (Status.FAILED, 4, 4)
+    assert "crashed, 4 times" in task.reason
+
+
+def test_crashes_of_long_ago_are_forgotten() -> None:
+    """Three in a row and a fourth an hour later: it goes on."""
+    made = world()
+    for pause in (400.0, 400.0, 3700.0, 400.0):
+        made.end("A", Outcome(ending=Ending.CRASHED, code="worker_died", reason="so it went"))
+        made.wait(pause)
+        assert began(made.live("A")) == "resumed"
 
 
 def test_every_kind_with_a_code_has_its_row() -> None:
