@@ -303,7 +303,7 @@ def test_no_attack_works_from_within_a_run(make: Any, trap: Trap, process: Any, 
         scene.environment["ANTHROPIC_BASE_URL"] = server.url
         scene.drop(id="T", prompt="Do it.", review="never")
         scene.run()
-        target.said = lambda: heard(server).replace(f"# {SECRET}", "") if server else ""
+        target.said = lambda: heard(server).replace(f"# {SECRET}", "")
         assert scene.show("T")["state"] == "merged"
         assert len(server.requests) >= len(steps), "every attack was made"
         assert [name for name, attack in ATTACKS.items() if attack.worked(target)] == []

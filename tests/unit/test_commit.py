@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -180,6 +180,61 @@ def test_a_batch_that_the_first_of_two_recoveries_left_out_is_a_conflict(directo
         log.append(payload(2), after=1)
     assert [data for _, data in log.read(0, upto="durable")] == [payload(1), payload(9)]
     log.close()
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Mortal(Env):
+    """A process that is killed before one of its stores into the shared page."""
+
+    def __init__(self, stores: int) -> None:
+        self.left = stores
+
+    def store(self, words: memoryview, index: int, value: int) -> None:
+        self._count()
+        super().store(words, index, value)
+
+    def store_many(self, words: memoryview, index: int, values: Sequence[int]) -> None:
+        self._count()
+        super().store_many(words, index, values)
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+
+
+def test_a_recovery_that_is_killed_anywhere_lets_nobody_acknowledge_what_was_lost(tmp_path: Path) -> None:
+    """A sync failed and lost a line; whoever waits for it asks again after each store of the recovery that died."""
+    stores, killed = 0, True
+    while killed:
+        directory = tmp_path / str(stores)
+        create(directory)
+        env = Hooked()
+        log = FileLog(directory, env=env)
+        log.append(payload(1), after=0)
+        killed = False
+
+        def lose(env: Hooked = env, directory: Path = directory, log: FileLog = log, stores: int = stores) -> None:
+            nonlocal killed
+            env.before_try = lambda: None
+            wiped(directory)
+            log._pages[-1].mark("poison")
+            with closing(FileLog(directory, env=Mortal(stores))) as other:
+                try:
+                    other.settle()
+                except Killed:
+                    killed = True
+
+        env.before_try = lose
+        with pytest.raises(Conflict, match="cut off"):
+            log.append(payload(2), after=1)
+        assert [data for _, data in log.read(0, upto="durable")] == [payload(1)]
+        log.close()
+        stores += 1
+    assert stores > 10, "a recovery stores more than that"
 
 
 def test_a_recovery_that_fails_leaves_its_mark(directory: Path) -> None:
