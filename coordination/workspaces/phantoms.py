@@ -1,7 +1,7 @@
 """What does the agent's sandbox leave in the repository?
 
 Claude Code's sandbox protects paths that do not exist by making them, empty, so that it can mount over them: in the
-git directory, and beside it in the user's checkout. They are seen here after a run (2.1.330) and mean nothing to git.
+git directory, and beside it in the user's checkout. They are seen here after a run (2.1.330 to 2.1.332) and mean nothing to git.
 They are removed when no agent runs, but only while empty and only if they were not there when coordination was set
 up: the user's own are never touched.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 
 _NAMES = (
     "config.worktree",
+    "NOTES_MERGE_WORKTREE",
     "glab-cli",
     "remotes",
     "branches",
