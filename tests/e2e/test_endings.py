@@ -76,9 +76,9 @@ def warned(reset_seconds: float) -> dict[str, JSON]:
 
 
 def agent(scene: Any, run: str) -> psutil.Process:
-    """The Claude Code of a run: the child of its worker that is none of ours."""
-    worker = psutil.Process(scene.worker(run).pid)
-    (found,) = (child for child in worker.children() if "coordination.worker" not in child.cmdline())
+    """The Claude Code of a run: the child of its worker that is named so."""
+    children = psutil.Process(scene.worker(run).pid).children()
+    (found,) = (child for child in children if child.name() == "claude" and child.status() != psutil.STATUS_ZOMBIE)
     return found
 
 
@@ -330,7 +330,7 @@ ROWS: dict[str, Row] = {
         first=[[error(529, "overloaded_error", times=1), *WRITES], DONE], settings={"agents": {"retries_max": 2}}
     ),
     "usage limit": Row(
-        first=lambda: [[usage_limit(3.0) | {"times": 1}, *WRITES], DONE],
+        first=lambda: [[usage_limit(8.0) | {"times": 1}, *WRITES], DONE],
         codes=("usage_limit_reached", "completed"),
         how=("resumed",),
         login=True,
@@ -346,7 +346,7 @@ ROWS: dict[str, Row] = {
         arguments=("--no-wait",),
     ),
     "usage limit in milliseconds": Row(
-        first=lambda: [[usage_limit(3.0, 1000) | {"times": 1}, *WRITES], DONE],
+        first=lambda: [[usage_limit(8.0, 1000) | {"times": 1}, *WRITES], DONE],
         codes=("usage_limit_reached", "completed"),
         how=("resumed",),
         login=True,
@@ -394,15 +394,14 @@ ROWS: dict[str, Row] = {
         how=("resumed",),
     ),
     "a page instead of an answer": Row(
-        first=[[{"status": 502, "body": "<html><h1>Bad gateway</h1></html>", "times": 1}, *WRITES], DONE],
+        first=[[{"status": 502, "body": "<html><h1>Bad gateway</h1></html>", "times": 2}, *WRITES], DONE],
         codes=("api_error", "completed"),
         attempts=1,
         how=("resumed",),
     ),
     "nonsense instead of an answer": Row(
         first=[[{"status": 200, "body": "nonsense", "times": 2}, *WRITES], DONE],
-        codes=("api_error", "completed"),
-        attempts=1,
+        codes=("no_response", "completed"),
         how=("resumed",),
     ),
     "agent killed": Row(
@@ -505,7 +504,7 @@ ROWS: dict[str, Row] = {
         needs="memory",
     ),
     "too many processes": Row(
-        codes=("exit:1",) * 3,
+        codes=("signal:6",) * 3,
         state="failed",
         attempts=3,
         exit=1,
@@ -528,11 +527,12 @@ ROWS: dict[str, Row] = {
         settings={"agents": {"no_output_seconds": 2.0}},
     ),
     "result lost": Row(
-        program='"$CLAUDE" "$@" | grep --line-buffered -v \'^{"type":"result"\'',
-        codes=("exit:0",) * 3,
+        program='"$CLAUDE" "$@" | grep --line-buffered -v \'"type":"result"\'',
+        codes=("no_output",) * 3,
         state="failed",
         attempts=3,
         exit=1,
+        settings={"agents": {"no_output_seconds": 3.0}},
     ),
     "babbles": Row(program='echo "Welcome {"; echo "[1, 2"; exec "$CLAUDE" "$@"'),
 }
