@@ -33,17 +33,15 @@ class Leftover(msgspec.Struct, frozen=True, kw_only=True):
 
 def examine(coordinator: Coordinator) -> list[Leftover]:
     """Look, and change nothing. Beside a supervisor only processes of ended runs: the rest is its own to care for."""
-    found = list(_processes(coordinator))
     if locks.held(coordinator.supervisor_lock):
-        return found
-    state = coordinator.state()
-    return [*found, *_runs(coordinator, state), *_workspaces(coordinator, state)]
+        return list(_processes(coordinator))
+    return _all(coordinator)
 
 
 def mend(coordinator: Coordinator) -> list[Leftover]:
     """Put right what ``examine`` finds, and say what that was. Raises LockHeld beside a supervisor."""
     with coordinator.alone():
-        found = examine(coordinator)
+        found = _all(coordinator)
         observer = Observer(coordinator, Children(), lambda _step: None)
         for left in found:
             if left.kind == "processes":
@@ -53,6 +51,11 @@ def mend(coordinator: Coordinator) -> list[Leftover]:
         # after the runs: one that has ended just now leaves its workspace like any other
         workspaces = [_removed(coordinator, left) for left in _workspaces(coordinator, coordinator.state())]
     return [*(left for left in found if left.kind != "workspace"), *workspaces]
+
+
+def _all(coordinator: Coordinator) -> list[Leftover]:
+    state = coordinator.state()
+    return [*_processes(coordinator), *_runs(coordinator, state), *_workspaces(coordinator, state)]
 
 
 def ended_processes(coordinator: Coordinator) -> dict[int, str]:

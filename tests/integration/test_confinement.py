@@ -123,7 +123,7 @@ def test_a_gate_that_eats_everything_fails_alone(tmp_path: Path) -> None:
     try:
         stage.run(code=1)
         (gate, *_) = (event["outcome"] for event in stage.events("RunEnded") if event["run"].endswith(".gate"))
-        assert gate["gates"][0]["exit_code"] == -9
+        assert gate["gates"][0]["exit_code"] == 128 + 9
         assert stage.show("T")["state"] == "failed"
         assert groups(f"{stage.uuid}.*") == []
         assert list((stage.state / "scratch").iterdir()) == []
