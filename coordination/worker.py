@@ -52,10 +52,15 @@ _CITED = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./-]{0,255}")
 
 
 class Stop:
-    """What was asked of this worker: nothing, to end the turn, or to end at once."""
+    """What was asked of this worker: nothing, to end the turn, or to end at once.
 
-    def __init__(self) -> None:
-        self.level = 0
+    A signal may come from anybody. ``wished`` is whether it was the supervisor who sent one: it says so first, in
+    the file ``wish``. What others end is a crash, or a run that is always ended so would be begun for ever.
+    """
+
+    def __init__(self, wish: Path) -> None:
+        self.level, self.wished = 0, False
+        self._wish = wish
 
     def install(self) -> None:
         """SIGTERM asks; a second one insists."""
@@ -64,6 +69,7 @@ class Stop:
 
     def _asked(self, _signal: int, _frame: object) -> None:
         self.level += 1
+        self.wished = self.wished or self._wish.exists()
 
     def __call__(self) -> str:
         """What a runner asks: "", "ask" or "kill"."""
@@ -73,7 +79,7 @@ class Stop:
 def main(argv: list[str] | None = None) -> int:
     """Entry of the child process: ``python -m coordination.worker RUN_DIRECTORY``."""
     directory = Path((sys.argv[1:] if argv is None else argv)[0])
-    stop = Stop()
+    stop = Stop(directory / "stop.json")
     stop.install()
     claimed = directory / "worker.lock"
     lock = _when_there_is_room(lambda: locks.hold(claimed, wait_seconds=LOCK_WAIT_SECONDS), stop)
@@ -161,8 +167,17 @@ def work(request: RunRequest, directory: Path, stop: Stop) -> Outcome:
         reason = f"{type(error).__name__}: {error} (the traceback is in stderr.log of the run)"
         outcome = Outcome(ending=Ending.CRASHED, code="worker_error", reason=reason)
     if stop.level and outcome.ending is not Ending.SUCCEEDED:
-        outcome = replace(outcome, ending=Ending.STOPPED, reason=outcome.reason or "stopped on request")
+        outcome = _stopped(outcome) if stop.wished else _ended_by_others(outcome)
     return replace(outcome, started_at=began, ended_at=time.time())
+
+
+def _stopped(outcome: Outcome) -> Outcome:
+    return replace(outcome, ending=Ending.STOPPED, reason=outcome.reason or "stopped on request")
+
+
+def _ended_by_others(outcome: Outcome) -> Outcome:
+    reason = f"the worker was sent a SIGTERM, not by the supervisor: {outcome.reason}"
+    return replace(outcome, ending=Ending.CRASHED, code=f"signal:{signal.SIGTERM:d}", reason=reason)
 
 
 class _Run:

@@ -163,16 +163,30 @@ def test_a_bug_is_a_crash_with_its_traceback_kept(directory: Path) -> None:
 
 def test_a_failure_after_we_asked_it_to_stop_is_a_stop(directory: Path) -> None:
     """Nobody is blamed for what happens while stopping; a success stays one."""
-    stop = worker.Stop()
-    stop.level = 1
+    stop = worker.Stop(directory / "stop.json")
+    stop.level, stop.wished = 1, True
     assert worker.work(read(directory), directory, stop).ending is Ending.SUCCEEDED
     changed(directory, gates=(GateCommand(name="unit", argv=("false",)),))
     assert worker.work(read(directory), directory, stop).ending is Ending.STOPPED
 
 
-def test_the_first_signal_asks_and_the_second_insists() -> None:
+def test_a_failure_after_a_signal_of_somebody_else_is_a_crash(directory: Path) -> None:
+    """The supervisor says in a file that it wishes a stop before it sends the signal; whoever does not is to blame."""
+    changed(directory, gates=(GateCommand(name="unit", argv=("false",)),))
+    for wished, ending, code in ((False, Ending.CRASHED, "signal:15"), (True, Ending.STOPPED, "exit:1")):
+        stop = worker.Stop(directory / "stop.json")
+        stop.install()
+        if wished:
+            (directory / "stop.json").touch()
+        signal.raise_signal(signal.SIGTERM)
+        (directory / "stop.json").unlink(missing_ok=True)  # taken back by the next supervisor
+        said = worker.work(read(directory), directory, stop)
+        assert (said.ending, said.code) == (ending, code)
+
+
+def test_the_first_signal_asks_and_the_second_insists(tmp_path: Path) -> None:
     """A real SIGTERM to ourselves, twice; a third changes nothing, and an interrupt is not for us."""
-    stop = worker.Stop()
+    stop = worker.Stop(tmp_path / "stop.json")
     stop.install()
     said = [stop()]
     for _ in range(3):
