@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coordination.agents.claude import spent
 from coordination.agents.claude.ending import Ended, judged
 from coordination.agents.claude.heard import Heard, Tail, decoded
 from coordination.agents.claude.invocation import Options
 from coordination.model.reviews import REVIEW_SCHEMA
-from coordination.model.runs import AgentRequest, Ending, Outcome
+from coordination.model.runs import AgentRequest, Ending, Outcome, Usage
 
 DONE = {"type": "result", "subtype": "success", "is_error": False, "terminal_reason": "completed", "result": "done"}
 FAILED = {"type": "result", "subtype": "success", "is_error": True, "terminal_reason": "api_error"}
@@ -210,3 +212,15 @@ def test_denials_are_named_once_a_call() -> None:
         {"tool_use_id": "2", "tool_name": "Read", "tool_input": {"file_path": "/x"}},
     ]
     assert ended(denied, DONE | {"permission_denials": listed}).denials == ("Bash: needs an approval", "Read /x")
+
+
+def test_a_run_that_died_before_its_agent_was_asked_owes_nothing(tmp_path: Path) -> None:
+    """No transcript beside the request: the program was never started. Where all is gone, nothing can be told."""
+    assert spent(tmp_path) is None
+    (tmp_path / "request.json").touch()
+    assert spent(tmp_path) == Usage()
+    said = {"id": "1", "model": "claude-sonnet-5-5", "usage": {"input_tokens": 500_000}, "content": []}
+    (tmp_path / "transcript.jsonl").write_text(json.dumps({"type": "assistant", "message": said}) + "\n")
+    found = spent(tmp_path)
+    assert found is not None
+    assert (found.cost_usd, found.estimated) == (1.0, True)

@@ -42,14 +42,17 @@ def create(options: Mapping[str, Any]) -> ClaudeRunner:
 
 
 def spent(run_directory: Path) -> Usage | None:
-    """What a run that died had spent, by its transcript; None when it left none. Raises OSError."""
+    """What a run that died had spent, by its transcript; None when it is gone. Raises OSError.
+
+    The transcript is durable before the program is started: where it never was, nothing was asked of anybody.
+    """
     try:
         with (run_directory / "transcript.jsonl").open("rb") as transcript:
             heard = Heard(canary="")
             for line in Tail(transcript).lines():
                 heard.hear(decoded(line))
     except FileNotFoundError:
-        return None
+        return Usage() if (run_directory / "request.json").exists() else None
     return msgspec.structs.replace(heard.usage, estimated=True)
 
 

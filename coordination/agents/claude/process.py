@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from coordination import files
 from coordination.model.runs import AgentRequest
 
 JSON = Any
@@ -26,6 +27,7 @@ class Process:
         # an earlier try's lines stay as evidence; only what comes after them is ours
         self.transcript.seek(0, os.SEEK_END)
         try:
+            files.sync_directory(directory)  # from now on there may be something to pay for
             self._child = self._spawned(arguments, environment, request)
         except OSError:
             self.transcript.close()
