@@ -65,7 +65,7 @@ class Stop:
     def install(self) -> None:
         """SIGTERM asks; a second one insists."""
         signal.signal(signal.SIGTERM, self._asked)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, _unheard)
 
     def _asked(self, _signal: int, _frame: object) -> None:
         self.level += 1
@@ -74,6 +74,10 @@ class Stop:
     def __call__(self) -> str:
         """What a runner asks: "", "ask" or "kill"."""
         return ("", "ask", "kill")[min(self.level, 2)]
+
+
+def _unheard(_signal: int, _frame: object) -> None:
+    """Not for us. A signal that is ignored instead would be ignored by every gate and agent, too."""
 
 
 def main(argv: list[str] | None = None) -> int:

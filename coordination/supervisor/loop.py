@@ -111,7 +111,8 @@ class Supervisor:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._asked)
             signal.signal(signal.SIGINT, self._asked)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            # heard and forgotten: what is ignored is ignored by all our children, too, down to the gates
+            signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
     def _asked(self, _number: int, _frame: FrameType | None) -> None:
         self._signals += 1

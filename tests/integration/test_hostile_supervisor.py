@@ -279,6 +279,19 @@ def test_what_a_gate_leaves_running_is_reaped(make: Callable[..., Stage]) -> Non
     assert stage.processes_of_runs() == []
 
 
+def test_a_gate_hears_the_signals_that_are_not_for_us(make: Callable[..., Stage]) -> None:
+    """What we do not want to hear is not ignored by a project's own tests of Ctrl-C and of a closed terminal."""
+    hears = (
+        "import signal as s\n"
+        "assert s.getsignal(s.SIGINT) is s.default_int_handler, s.getsignal(s.SIGINT)\n"
+        "assert s.getsignal(s.SIGHUP) is s.SIG_DFL and s.getsignal(s.SIGTERM) is s.SIG_DFL"
+    )
+    stage = make([sys.executable, "-c", hears])
+    drop(stage)
+    stage.run()
+    assert status(stage) == "merged"
+
+
 def test_a_gate_that_prints_without_end_fills_no_memory_and_no_log(make: Callable[..., Stage]) -> None:
     """A hundred megabytes of what is not even UTF-8: the log keeps the end of it."""
     noisy = "import os\nfor _ in range(100): os.write(1, b'\\xff' * (1 << 20))\nraise SystemExit(3)"
