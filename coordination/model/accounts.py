@@ -44,8 +44,8 @@ def ended(account: Account, run: str, planned_at: float, outcome: Outcome, at: f
     account = replace(account, live=tuple(each for each in account.live if each != run))
     kind = kind_of(outcome)
     if kind.how is How.WAIT and outcome.ending is not Ending.STOPPED:
-        # many fall in one storm; it is another one only for who set out after the last
-        further = not account.kind or planned_at > account.since
+        # many fall in one storm; it is another one only for who set out after the last, or by a clock that went back
+        further = not account.kind or planned_at > account.since or at < account.since
         return replace(
             account,
             kind=kind.name,

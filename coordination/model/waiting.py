@@ -98,7 +98,8 @@ def hindrances(state: State, facts: Facts, task: Task, holding: Iterable[Task] |
         reasons.append(f"paused by a person; `coord resume {task.id}` releases it")
     reasons += [f"waits for {unknown!r}, which nobody has submitted" for unknown in unknown_dependencies(state, task)]
     reasons += [f"waits for {other.id} ({other.status})" for other in unfinished_dependencies(state, task)]
-    if task.not_before > facts.now:
+    # Nobody is told to wait for longer than the longest delay: what lies beyond was said by a clock that went back.
+    if facts.now < task.not_before <= facts.now + facts.settings.retry.backoff_max_seconds:
         moment = datetime.fromtimestamp(task.not_before, UTC).strftime("%H:%M:%SZ")
         reasons.append(f"tried again at {moment}")
     if task.spec.paths:

@@ -531,6 +531,14 @@ def test_a_clock_that_went_back_does_not_prolong_the_delay() -> None:
     assert running(made) == {"A": "review"}
 
 
+def test_a_task_that_failed_in_the_future_does_not_wait_for_it() -> None:
+    """The clock was a year ahead when it failed, and is right again: it is tried again now, not in a year."""
+    made = started(A=spec())
+    made.end("A", ended(Ending.FAILED))
+    made.wait(-365 * 86400.0)
+    assert running(made) == {"A": "work"}
+
+
 def test_a_stopped_gate_says_nothing_about_the_commit() -> None:
     """A gate that failed because it was being stopped is run again and costs no attempt."""
     made = started(GATED, A=spec())

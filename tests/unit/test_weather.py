@@ -199,6 +199,18 @@ def test_a_clock_that_went_back_parks_nobody_for_longer() -> None:
     assert len(lives(made)) == 1
 
 
+def test_after_a_clock_that_went_back_storms_are_waited_out_as_before() -> None:
+    """The probe that tries at once meets the same overload: the next one waits, and does not follow at once."""
+    made = storm(tasks=1, slots=1)
+    made.end("T0", limited("overloaded_error"))
+    made.wait(-365 * 86400.0)
+    for _ in range(3):
+        (probe,) = lives(made)
+        made.end(probe, limited("overloaded_error"))
+        assert lives(made) == []
+        made.wait(200.0)
+
+
 def test_status_says_why_and_until_when() -> None:
     """One row an account, with the service's words, the instant, and who tries."""
     made = storm(tasks=1, slots=1)
