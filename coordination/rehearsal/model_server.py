@@ -16,7 +16,10 @@ Scripts are data. A *catalogue* is either a mapping ``{name: script}``, a list o
             {"status": 502, "body": "<html>…"}                        likewise, with these very bytes; 200 is allowed
             {"delay_seconds": 1.5}                                    silence, before or within the stream
             {"hang": true}                                            silence until one side goes away
-            {"drop": true}                                            the connection breaks, before or within the stream
+            {"gather": n}                                             silence until n answers have come to such an item
+            {"drop": true, "said": …}                                 the connection breaks, before or within the stream
+                                                                      or, with ``said``, amid these words
+            {"drop": true, "times": n}, {"hang": true, "times": n}    likewise n times; then what follows it plays
             {"headers": {…}}                                          sent with the stream
             {"usage": {"output_tokens": …, …}}                        these numbers instead of counted ones
             {"stop_reason": "max_tokens"}                             this instead of the derived one
@@ -216,6 +219,8 @@ class Message:
         index = 0
         for part in self.parts:
             if "type" not in part:
+                if part.get("said"):
+                    yield from list(_block_events(index, {"type": "text", "text": part["said"]}))[:-1]
                 yield part
                 continue
             yield from _block_events(index, part)
@@ -251,7 +256,9 @@ def compose(items: Sequence[Item], body: Mapping[str, JSON]) -> Message:
     for raw in items:
         item = _filled(raw, directory)
         match item:
-            case {"type": "text", "text": str()} | {"delay_seconds": float() | int()} | {"hang": True} | {"drop": True}:
+            case {"type": "text", "text": str()} | {"hang": True} | {"drop": True}:
+                parts.append(item)
+            case {"delay_seconds": float() | int()} | {"gather": int()}:
                 parts.append(item)
             case {"type": "tool_use", "name": str()}:
                 parts.append({"id": _identity("toolu"), "input": {}} | item)
@@ -275,8 +282,18 @@ def compose(items: Sequence[Item], body: Mapping[str, JSON]) -> Message:
     )
 
 
+def _is_fault(item: Item) -> bool:
+    """Whether it stands before a message and may be played instead of it."""
+    return "status" in item or ("times" in item and ("drop" in item or "hang" in item))
+
+
+def _cut(fault: Item) -> Sequence[Item]:
+    """What is sent of a message when that comes instead."""
+    return () if "status" in fault else (fault,)
+
+
 class _Closed(Exception):
-    """Not an error: the server is being closed while an answer is silent, or the script breaks the connection."""
+    """Not an error: the script breaks the connection, or the server is being closed while an answer is silent."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -315,16 +332,16 @@ class _Handler(BaseHTTPRequestHandler):
         session = self.headers.get("X-Claude-Code-Session-Id", "")
         try:
             choice = self.server.catalogue.choose(body.get("messages", []))
-            error, items = self.server.due(session, choice)
-            message = None if error else compose(items, body)
+            fault, items = self.server.due(session, choice)
+            message = compose(items if fault is None else _cut(fault), body)
         except (NoScript, ValueError) as refusal:
             self._record(path, session, body, status=400)
             self._send_error(400, "invalid_request_error", str(refusal))
             return
-        status = int(error["status"]) if error else 200
+        status = 200 if fault is None else int(fault.get("status", 0))  # 0: there is no answer
         self._record(path, session, body, status=status, choice=choice)
-        if message is None:
-            self._send_scripted_error(error or {})
+        if fault is not None and "status" in fault:
+            self._send_scripted_error(fault)
         elif body.get("stream"):
             self._stream(message)
         else:
@@ -360,7 +377,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, message: Message) -> None:
         # a silence that comes first delays the headers too: that is how a slow service looks
-        silent = list(itertools.takewhile(lambda part: "type" not in part, message.parts))
+        silent = list(itertools.takewhile(lambda part: not {"type", "said"} & set(part), message.parts))
         try:
             for part in silent:
                 self._keep_silent(part)
@@ -389,6 +406,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if part.get("drop"):
             raise _Closed
+        if "gather" in part:
+            self.server.gather(int(part["gather"]))
+            return
         seconds = None if part.get("hang") else float(part["delay_seconds"])
         if self.server.closing.wait(seconds):
             raise _Closed
@@ -433,24 +453,33 @@ class _Server(ThreadingHTTPServer):
         self.asked: list[Asked] = []  # list.append is atomic: handlers run in threads
         self._failures: Counter[tuple[str, str, int]] = Counter()
         self._counting = threading.Lock()
+        self._gathered = 0
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Leave connections that break alone; anything else is a bug and is shown."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
+    def gather(self, count: int) -> None:
+        """Wait until so many have come here. Raises _Closed."""
+        with self._counting:
+            self._gathered += 1
+        while self._gathered < count:
+            if self.closing.wait(0.01):
+                raise _Closed
+
     def due(self, session: str, choice: Choice) -> tuple[Item | None, tuple[Item, ...]]:
-        """Return the error to be given now, if any, and the items that make the message otherwise."""
+        """Return the fault to be played now, if any, and the items that make the message otherwise."""
         key = (session, choice.script, choice.step)
-        leading = tuple(itertools.takewhile(lambda item: "status" in item, choice.items))
+        leading = tuple(itertools.takewhile(_is_fault, choice.items))
         rest = choice.items[len(leading) :]
         with self._counting:
             failed = self._failures[key]
-            for error in leading:
-                if "times" not in error or failed < int(error["times"]):
+            for fault in leading:
+                if "times" not in fault or failed < int(fault["times"]):
                     self._failures[key] += 1
-                    return error, ()
-                failed -= int(error["times"])
+                    return fault, ()
+                failed -= int(fault["times"])
         return None, rest
 
 

@@ -6,6 +6,8 @@ import http.client
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,13 +33,11 @@ def assistant(text: str = "…") -> dict[str, Any]:
 
 def ask(server: ModelServer, body: Any, *, method: str = "POST", path: str = "/v1/messages?beta=true") -> Any:
     address = urlsplit(server.url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    connection.request(method, path, raw, {"X-Claude-Code-Session-Id": "session"})
-    response = connection.getresponse()
-    content = response.read()
-    connection.close()
-    return response, content
+    with closing(http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)) as connection:
+        connection.request(method, path, raw, {"X-Claude-Code-Session-Id": "session"})
+        response = connection.getresponse()
+        return response, response.read()
 
 
 def events(content: bytes) -> list[dict[str, Any]]:
@@ -175,6 +175,17 @@ def test_an_item_of_no_known_form_is_refused(item: Any) -> None:
     assert "item of no known form" in json.loads(content)["error"]["message"]
 
 
+def test_answers_that_gather_come_together() -> None:
+    """The first waits for the second, however late that is asked for."""
+    body = {"model": "m", "messages": [user("[[script s]]")]}
+    with ModelServer({"s": [[{"gather": 2}, TEXT]]}) as server, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, server, body)
+        with pytest.raises(TimeoutError):
+            first.result(timeout=0.2)
+        assert json.loads(ask(server, body)[1])["content"] == [TEXT]
+        assert json.loads(first.result(timeout=10)[1])["content"] == [TEXT]
+
+
 def test_closing_ends_an_answer_that_hangs() -> None:
     """A hung answer does not outlive the server, so no test has to wait for it."""
     body = {"model": "m", "stream": True, "messages": [user("[[script s]]")]}
@@ -187,6 +198,43 @@ def test_closing_ends_an_answer_that_hangs() -> None:
     with pytest.raises(http.client.IncompleteRead):
         response.read()
     connection.close()
+
+
+def test_a_connection_breaks_off_as_often_as_it_is_to() -> None:
+    """Before any answer, and then the message comes; the log says that there was no answer."""
+    body = {"model": "m", "stream": True, "messages": [user("[[script s]]")]}
+    with ModelServer({"s": [[{"drop": True, "times": 2}, TEXT]]}) as server:
+        for _ in range(2):
+            with pytest.raises(http.client.RemoteDisconnected):
+                ask(server, body)
+        assert events(ask(server, body)[1])[-1]["type"] == "message_stop"
+        assert [asked.status for asked in server.requests] == [0, 0, 200]
+
+
+def test_a_connection_breaks_off_in_the_midst_of_words() -> None:
+    """The stream has begun a block that it does not end; without a stream there is no answer at all."""
+    body = {"model": "m", "messages": [user("[[script s]]")]}
+    with ModelServer({"s": [[{"drop": True, "said": "I will", "times": 2}, TEXT]]}) as server:
+        with pytest.raises(http.client.IncompleteRead) as cut:
+            ask(server, {**body, "stream": True})
+        kinds = [event["type"] for event in events(cut.value.partial)]
+        assert kinds == ["message_start", "content_block_start", "content_block_delta"]
+        with pytest.raises(http.client.RemoteDisconnected):
+            ask(server, body)
+        assert json.loads(ask(server, body)[1])["content"] == [TEXT]
+
+
+def test_a_silence_that_is_played_once_gives_way_to_the_message() -> None:
+    """Who gives up waiting and asks again is answered."""
+    body = {"model": "m", "messages": [user("[[script s]]")]}
+    with ModelServer({"s": [[{"hang": True, "times": 1}, TEXT]]}) as server:
+        address = urlsplit(server.url)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=0.2)
+        connection.request("POST", "/v1/messages", json.dumps(body), {"X-Claude-Code-Session-Id": "session"})
+        with pytest.raises(TimeoutError):
+            connection.getresponse()
+        connection.close()
+        assert json.loads(ask(server, body)[1])["content"] == [TEXT]
 
 
 def test_the_log_says_what_was_asked() -> None:
