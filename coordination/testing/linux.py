@@ -36,6 +36,7 @@ _CLONE_NEWNS = 0x00020000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
 _MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _SIGKILL = 9
 
 
@@ -57,6 +58,11 @@ def end_with_parent(parent: int) -> None:
     _call("prctl", _PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before we asked
         os._exit(1)
+
+
+def adopt_orphans(*, adopting: bool) -> None:
+    """Whether this process is to be given the orphans among its descendants. Raises OSError."""
+    _call("prctl", _PR_SET_CHILD_SUBREAPER, int(adopting), 0, 0, 0)
 
 
 def live_apart() -> None:
