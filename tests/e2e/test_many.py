@@ -1,14 +1,16 @@
-"""Two supervisors, and many tasks at once; scripted agents, everything else real."""
+"""Two supervisors, and many tasks at once; scripted agents but for one test, everything else real."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from coordination.testing.stage import Stage
+from tests.e2e.lines import case, say, write
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -92,3 +94,43 @@ def most_at_once(stage: Stage) -> int:
             alive += {"RunPlanned": 1, "RunEnded": -1}.get(event["type"], 0)
             most = max(most, alive)
     return most
+
+
+AT_ONCE = {1: 10, 2: 50}
+
+
+@pytest.mark.timeout(300)
+def test_workers_that_start_at_once_all_get_a_workspace_and_a_session(
+    make: Any, tier: int, figure: Callable[..., None]
+) -> None:
+    """The model answers nobody before all have asked: then each has its worktree and its configuration, and lands."""
+    count = AT_ONCE[tier]
+    names = [f"w{number}" for number in range(count)]
+    first = {name: [{"gather": count}, *write(f"{name}.txt", name)] for name in names}
+    scene = make(
+        [case(f"# Task {name}:", steps=[first[name], say("Done.")]) for name in names],
+        settings={
+            "gates": {},
+            "roles.green": {"slots": count},
+            "agents": {"start_slots": count, "api_timeout_seconds": 240.0},
+        },
+    )
+    for name in names:
+        scene.drop(id=name, review="never", prompt="Write it.")
+    supervisor = scene.start("--once")
+    scene.wait_for(lambda: len(scene.asked("# Task w")) >= count, "question of the last", 240.0)
+    places = scene.git("worktree", "list", "--porcelain").count("worktree ") - 1
+    begun = [path for path in (scene.state / "sessions").iterdir() if path.is_dir() and any(path.iterdir())]
+    assert supervisor.wait(240) == 0, scene.said()
+    ended = {event["run"]: event["outcome"]["ending"] for event in scene.events("RunEnded")}
+    failed = [f"{run} {ending}" for run, ending in ended.items() if ending != "succeeded"]
+    failed += [
+        f"{name} was tried again" for name in names if f"{name}.1.work" not in ended or f"{name}.3.work" in ended
+    ]
+    sessions = [path for path in begun if list(path.glob("projects/*/*.jsonl"))]
+    note = f"{places} worktrees and {len(begun)} configurations while all waited for the model"
+    figure("G21", "workers that started at once, Claude Code", count, violations=len(failed), note=note)
+    assert failed == []
+    assert (places, len(sessions)) == (count, count)
+    assert {name: scene.git("show", f"coordination/integration:{name}.txt") for name in names} == {n: n for n in names}
+    assert len(scene.events("TaskMerged")) == count
