@@ -20,7 +20,9 @@ export PATH="$venv/bin:$PATH"
 unset PYTHONPATH PYTHONHOME COORDINATION_HOME
 if [ "${1-}" = --tier2 ]; then
   shift
-  exec python -m pytest -n auto --dist worksteal tests/laboratory --tier 2 --proof docs/proof.md "$@"
+  prepare_claude
+  many=(tests/e2e/test_storm.py tests/e2e/test_many.py tests/faults)
+  exec python -m pytest -n auto --dist worksteal tests/laboratory "${many[@]}" --tier 2 --proof docs/proof.md "$@"
 fi
 if [ $# -gt 0 ]; then exec python -m pytest "$@"; fi
 
