@@ -224,3 +224,25 @@ def test_a_run_that_died_before_its_agent_was_asked_owes_nothing(tmp_path: Path)
     found = spent(tmp_path)
     assert found is not None
     assert (found.cost_usd, found.estimated) == (1.0, True)
+
+
+def test_a_run_that_was_killed_owes_what_the_programs_own_record_says(tmp_path: Path) -> None:
+    """Aloud an answer has put out one token when it begins; the record has the hundred thousand of its end."""
+    record = tmp_path / "session" / "projects" / "here" / "s.jsonl"
+    record.parent.mkdir(parents=True)
+    agent = {"run": "T.1.work", "task": "T", "role": "green", "backend": "claude", "prompt": "", "instructions": ""}
+    agent |= {"model": "sonnet", "session": "s", "config_directory": str(tmp_path / "session")}
+    asked = {"run": "T.1.work", "task": "T", "purpose": "work", "token": 1, "repository": "", "state_directory": ""}
+    asked |= {"workspace": {"name": "T"}, "limits": {}, "agent": agent}
+    (tmp_path / "request.json").write_text(json.dumps(asked))
+
+    def line(identity: str, output: int) -> str:
+        usage = {"input_tokens": 0, "output_tokens": output}
+        said = {"id": identity, "model": "claude-sonnet-5-5", "usage": usage, "content": []}
+        return json.dumps({"type": "assistant", "message": said}) + "\n"
+
+    (tmp_path / "transcript.jsonl").write_text(line("2", 1))
+    record.write_text(line("1", 7) + "no message\n" + line("2", 100_000) + '{"type": "assist')
+    found = spent(tmp_path)
+    assert found is not None
+    assert (found.cost_usd, found.output_tokens, found.estimated) == (1.0, 100_000, True)

@@ -29,9 +29,10 @@ from coordination.agents import Progress, Stopping
 from coordination.agents.claude.heard import Heard, Tail, decoded
 from coordination.agents.claude.invocation import Options, options_from, prepare
 from coordination.agents.claude.program import find_binary, sandbox_works
+from coordination.agents.claude.record import complete
 from coordination.agents.claude.session import Session
 from coordination.errors import Unsuitable
-from coordination.model.runs import AgentRequest, Ending, Outcome, Usage
+from coordination.model.runs import AgentRequest, Ending, Outcome, RunRequest, Usage
 
 __all__ = ["ClaudeRunner", "create", "find_binary", "sandbox_works", "spent"]
 
@@ -42,7 +43,7 @@ def create(options: Mapping[str, Any]) -> ClaudeRunner:
 
 
 def spent(run_directory: Path) -> Usage | None:
-    """What a run that died had spent, by its transcript; None when it is gone. Raises OSError.
+    """What a run that died had spent, by its transcript and the program's record; None when it is gone. Raises OSError.
 
     The transcript is durable before the program is started: where it never was, nothing was asked of anybody.
     """
@@ -53,7 +54,18 @@ def spent(run_directory: Path) -> Usage | None:
                 heard.hear(decoded(line))
     except FileNotFoundError:
         return Usage() if (run_directory / "request.json").exists() else None
+    request = _request(run_directory)
+    if request is not None:
+        complete(heard, request)
     return msgspec.structs.replace(heard.usage, estimated=True)
+
+
+def _request(run_directory: Path) -> AgentRequest | None:
+    """What the run was asked; None when that is not there to be read."""
+    try:
+        return msgspec.json.decode((run_directory / "request.json").read_bytes(), type=RunRequest).agent
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 class ClaudeRunner:

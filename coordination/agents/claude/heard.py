@@ -89,6 +89,16 @@ class Heard:
                 self.initialized = answer.get("subtype") == "success"
                 self.complaint = str(answer.get("error", ""))
 
+    def complete(self, usages: Mapping[str, Mapping[str, JSON]]) -> None:
+        """Take in what messages used, by id, of which no result has told."""
+        for identity in self._unbilled.keys() & usages.keys():
+            self._unbilled[identity].usage = usages[identity]
+
+    @property
+    def owing(self) -> bool:
+        """Whether something was said of which no result has told what it cost."""
+        return bool(self._unbilled)
+
     def deny(self, call: str, what: str) -> None:
         """Remember what the agent was not allowed to do, once a call."""
         self.denials.setdefault(call, what)

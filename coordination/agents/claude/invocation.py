@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from coordination.agents.claude import record
 from coordination.agents.claude.fence import READ_TOOLS, WRITE_TOOLS, own_words, within
 from coordination.agents.claude.program import find_binary, sandbox_works
 from coordination.errors import Unsuitable, UsageError
@@ -190,5 +191,4 @@ def arguments(
 
 def _conversation_exists(request: AgentRequest) -> bool:
     """Whether the session has begun. Truer than ``request.resume``: a run that died may or may not have begun one."""
-    found = Path(request.config_directory, "projects").glob(f"*/{request.session}.jsonl")
-    return bool(request.session) and any(found)
+    return bool(record.find(request.config_directory, request.session))

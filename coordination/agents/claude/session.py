@@ -18,6 +18,7 @@ from coordination.agents.claude.gate import StartGate
 from coordination.agents.claude.heard import Heard, Tail, decoded
 from coordination.agents.claude.invocation import Invocation, Options, arguments, environment, settings, temporary
 from coordination.agents.claude.process import Process, lacks_of_memory
+from coordination.agents.claude.record import complete
 from coordination.env import private
 from coordination.model.runs import AgentRequest, Ending, Outcome
 
@@ -73,6 +74,7 @@ class Session:
             self._gate.leave()
             code = self._process.reap()
             _remove_empty(leftovers)
+        complete(self._heard, self._request)
         return judged(
             Ended(
                 request=self._request,
