@@ -213,7 +213,8 @@ target = {TARGET}
 # day_usd = 20.0
 # With less than this left under a cap no run starts.
 #run_min_usd = 0.05
-# What one answer may cost: kept free under the caps while several runs are under way.
+# What one answer may cost: kept free under the caps while several runs are under way, and owed by a run that was
+# killed while an answer was on its way to it.
 #response_usd = 0.5
 
 [supervisor]

@@ -25,7 +25,7 @@ from coordination.model.runs import (
 from coordination.model.state import Run, Task
 from coordination.planning import prompts
 from coordination.policy.gating import results
-from coordination.settings import Agents
+from coordination.settings import Agents, Settings
 
 DIFF_BYTES_MAX = 400_000
 _GIB = 1 << 30
@@ -188,8 +188,15 @@ def _agent(
             "start_slots": settings.agents.start_slots or os.cpu_count() or 1,
             "retries_max": settings.agents.retries_max,
             "api_timeout_seconds": settings.agents.api_timeout_seconds,
+            # a cap is to hold whoever dies; without one nobody is charged with what may never have been said
+            "response_usd": settings.money.response_usd if _capped(settings) else 0.0,
         },
     )
+
+
+def _capped(settings: Settings) -> bool:
+    caps = [settings.money.total_usd, settings.money.day_usd, *(role.day_usd for role in settings.roles.values())]
+    return any(cap is not None for cap in caps)
 
 
 def _closed(state: Path) -> tuple[str, ...]:

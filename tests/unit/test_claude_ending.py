@@ -246,3 +246,35 @@ def test_a_run_that_was_killed_owes_what_the_programs_own_record_says(tmp_path: 
     found = spent(tmp_path)
     assert found is not None
     assert (found.cost_usd, found.output_tokens, found.estimated) == (1.0, 100_000, True)
+
+
+INIT: dict[str, Any] = {"type": "system", "subtype": "init", "model": "claude-sonnet-5-5"}
+TOOL: dict[str, Any] = {"type": "user", "message": {"role": "user", "content": []}}
+
+
+def answer(identity: str) -> dict[str, Any]:
+    usage = {"input_tokens": 0, "output_tokens": 100_000}
+    return {"type": "assistant", "message": {"id": identity, "model": "sonnet", "usage": usage, "content": []}}
+
+
+@pytest.mark.parametrize(
+    ("said", "recorded", "owed"),
+    [
+        ([], [], 0.0),
+        ([INIT], [], 5.0),
+        ([INIT, answer("1")], [], 1.0 + 5.0),
+        ([INIT, answer("1")], ["1"], 1.0),
+        ([INIT, answer("1"), TOOL], ["1"], 1.0 + 5.0),
+        ([INIT, answer("1"), TOOL, answer("2")], ["1", "2"], 2.0),
+        ([INIT, answer("1"), DONE | {"model_usage_since_last_result": {"s": {"costUSD": 1.0}}}], ["1"], 1.0),
+    ],
+    ids=["not asked", "asked", "in the midst of it", "heard", "asked again", "heard again", "told"],
+)
+def test_an_answer_on_its_way_to_a_program_that_died_is_owed(said: Any, recorded: Any, owed: float) -> None:
+    """Whoever dies between a question and the end of its answer may owe one answer more than was heard; nobody else."""
+    heard = Heard("canary")
+    for message in said:
+        heard.hear(message)
+    if heard.owing:
+        heard.complete({identity: answer(identity)["message"]["usage"] for identity in recorded}, 5.0)
+    assert heard.usage.cost_usd == pytest.approx(owed)

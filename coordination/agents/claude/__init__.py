@@ -56,7 +56,7 @@ def spent(run_directory: Path) -> Usage | None:
         return Usage() if (run_directory / "request.json").exists() else None
     request = _request(run_directory)
     if request is not None:
-        complete(heard, request)
+        complete(heard, request, options_from(request.options).response_usd)
     return msgspec.structs.replace(heard.usage, estimated=True)
 
 

@@ -55,6 +55,8 @@ class Heard:
         self.initialized: bool | None = None  # None: not answered yet
         self.complaint = ""
         self.results: list[Mapping[str, JSON]] = []
+        self._asking = False  # an answer is on its way
+        self._unheard_usd = 0.0
         self.trouble = ""  # what kind of error the program itself last spoke of
         self.rejected = False  # the service says the usage limit is reached
         self.warned = 0.0  # how much of a usage window is used up, as the service warned; 0: no warning
@@ -73,12 +75,16 @@ class Heard:
         match message:
             case {"type": "assistant", "message": dict() as said}:
                 self.trouble = str(message.get("error") or "")
+                self._asking = False
                 self._assistant(said)
+            case {"type": "user"}:  # what a tool said; the next answer is asked for at once
+                self._asking = True
             case {"type": "result"}:
                 self._result(message)
             case {"type": "system", "subtype": "hook_response", "hook_event": "SessionStart"}:
                 self.settings_applied |= self._canary in str(message.get("stderr", ""))
             case {"type": "system", "subtype": "init"}:
+                self._asking = True
                 self.model = str(message.get("model", ""))
                 self.session = str(message.get("session_id", ""))
             case {"type": "system", "subtype": "permission_denied"}:
@@ -89,15 +95,17 @@ class Heard:
                 self.initialized = answer.get("subtype") == "success"
                 self.complaint = str(answer.get("error", ""))
 
-    def complete(self, usages: Mapping[str, Mapping[str, JSON]]) -> None:
-        """Take in what messages used, by id, of which no result has told."""
+    def complete(self, usages: Mapping[str, Mapping[str, JSON]], response_usd: float) -> None:
+        """Take in what messages used, by id, of which no result has told; an answer on its way costs so much."""
         for identity in self._unbilled.keys() & usages.keys():
             self._unbilled[identity].usage = usages[identity]
+        unheard = self._asking or not self._unbilled.keys() <= usages.keys()
+        self._unheard_usd = response_usd if unheard else 0.0
 
     @property
     def owing(self) -> bool:
-        """Whether something was said of which no result has told what it cost."""
-        return bool(self._unbilled)
+        """Whether something was asked of which no result has told what it cost."""
+        return self._asking or bool(self._unbilled)
 
     def deny(self, call: str, what: str) -> None:
         """Remember what the agent was not allowed to do, once a call."""
@@ -124,6 +132,7 @@ class Heard:
 
     def _result(self, result: Mapping[str, JSON]) -> None:
         self.results.append(result)
+        self._asking = False
         self._billed = total(self._billed, billed(result, list(self._unbilled.values())))
         self._unbilled = {}
         for denial in result.get("permission_denials") or []:
@@ -146,7 +155,7 @@ class Heard:
         """What the run cost so far: exact up to the last result, estimated after it."""
         open_messages = list(self._unbilled.values())
         spent = self._billed if not open_messages else total(self._billed, estimated(open_messages))
-        return msgspec.structs.replace(spent, turns=self.turns)
+        return msgspec.structs.replace(spent, cost_usd=spent.cost_usd + self._unheard_usd, turns=self.turns)
 
 
 def _file_of(arguments: JSON) -> str:

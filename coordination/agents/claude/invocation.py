@@ -44,6 +44,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     retries_max: int = 4
     api_timeout_seconds: float = 120.0
     stream_idle_seconds: float = 60.0
+    response_usd: float = 0.0  # what is owed for an answer that was on its way to a program that died
     start_gate: str = ""  # directory of the slots in which programs start; "": as many at once as like
     start_slots: int = 1
     start_wait_seconds: float = 60.0

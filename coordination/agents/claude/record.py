@@ -17,11 +17,13 @@ from coordination.model.runs import AgentRequest
 JSON = Any
 
 
-def complete(heard: Heard, request: AgentRequest) -> None:
+def complete(heard: Heard, request: AgentRequest, response_usd: float) -> None:
     """Tell what messages used of which no result has told."""
     if heard.owing:
+        found: Mapping[str, Mapping[str, JSON]] = {}
         with contextlib.suppress(OSError):  # then what was heard must do
-            heard.complete(usages(request.config_directory, request.session))
+            found = usages(request.config_directory, request.session)
+        heard.complete(found, response_usd)
 
 
 def find(config_directory: str, session: str) -> list[Path]:

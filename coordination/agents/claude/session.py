@@ -74,7 +74,7 @@ class Session:
             self._gate.leave()
             code = self._process.reap()
             _remove_empty(leftovers)
-        complete(self._heard, self._request)
+        complete(self._heard, self._request, self._options.response_usd)
         return judged(
             Ended(
                 request=self._request,
