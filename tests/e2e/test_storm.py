@@ -110,6 +110,8 @@ def test_a_storm_loses_nothing_doubles_nothing_and_leaves_nobody(
         for task in greedy
     ]
     wrong += [*lost(scene, demands), *doubled(scene), *overspent(scene, cap_usd, storm.DEAR_USD)]
+    unexpected = [event for event in scene.events("RunEnded") if event["outcome"].get("code") == "worker_error"]
+    wrong += [f"{event['run']}: {event['outcome']['reason']}" for event in unexpected]
 
     ended = Counter(event["outcome"].get("code") for event in scene.events("RunEnded"))
     struck = first.struck + second.struck
@@ -118,6 +120,8 @@ def test_a_storm_loses_nothing_doubles_nothing_and_leaves_nobody(
     served = sum(
         1 for asked in scene.server.requests if asked.status == 200 and asked.script.partition("/")[0] in greedy
     )
+    if served * storm.DEAR_USD > cap_usd + storm.DEAR_USD:
+        wrong.append(f"the model has served {served} USD, above {cap_usd:g} by more than one answer")
     note = f"{merged} merged, {len(scene.events('RunEnded'))} runs in {seconds:.0f} s; {counts(ended)}"
     figure("G13", "real tasks in a storm, completed once", len(demands), violations=len(wrong), note=note)
     kills = f"{counts(struck)}; {first.spared + second.spared} met nobody"
