@@ -15,7 +15,11 @@ from watchdog.observers import Observer
 
 
 class Wakeups(FileSystemEventHandler):
-    """Watches directories, not what is below them. (The death of children is no news: every git call is one.)"""
+    """Watches directories. (The death of children is no news: every git call is one.)
+
+    What is below them is watched as well, for what the library does with a file that leaves what it watches: it waits
+    half a second for it to turn up again, and tells of nothing else meanwhile. And the inbox is emptied downwards.
+    """
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self._event = threading.Event()
@@ -29,7 +33,7 @@ class Wakeups(FileSystemEventHandler):
         """Begin to watch. Where the system gives no watches (all in use, say), rests simply last their whole time."""
         try:
             for directory in self._directories:
-                self._observer.schedule(self, str(directory), recursive=False)
+                self._observer.schedule(self, str(directory), recursive=True)
             self._observer.start()
             self.watching = True
         except OSError:

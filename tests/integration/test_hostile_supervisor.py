@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from watchdog.events import FileSystemEvent
 
 from coordination import locks
 from coordination.coordinator import Coordinator
@@ -439,6 +440,30 @@ def test_without_notifications_it_looks_by_itself(tmp_path: Path) -> None:
     wakeups.wait(10.0)
     wakeups.stop()
     assert not wakeups.watching
+
+
+def test_a_file_that_is_taken_does_not_hold_back_the_next(tmp_path: Path) -> None:
+    """A move to a directory below is told as one move: the library sees both ends, and does not wait for the other."""
+    taken = tmp_path / ".taken"
+    taken.mkdir()
+    told: list[tuple[str, str]] = []
+
+    class Recording(Wakeups):
+        def on_any_event(self, event: FileSystemEvent) -> None:
+            told.append((event.event_type, os.fsdecode(event.dest_path)))
+            super().on_any_event(event)
+
+    wakeups = Recording([tmp_path])
+    wakeups.start()
+    try:
+        (tmp_path / "T.json").write_text("{}")
+        (tmp_path / "T.json").rename(taken / "T.json")
+        deadline = time.monotonic() + 20
+        while not any(kind in ("moved", "deleted") for kind, _ in told) and time.monotonic() < deadline:
+            wakeups.wait(0.1)
+    finally:
+        wakeups.stop()
+    assert ("moved", str(taken / "T.json")) in told
 
 
 def test_a_place_with_a_long_odd_name_is_as_good_as_any(tmp_path: Path) -> None:
