@@ -37,7 +37,6 @@ Narrate = Callable[[e.Record], None]
 
 FULL_SECONDS = 1.0  # between tries while the disk is full
 LATER_SECONDS = 7 * 24 * 3600.0  # past every delay that planning knows
-HEAD_SECONDS = 1.0
 BUSY_SECONDS = 0.05  # between looks at the locks of live runs
 NOTE_SECONDS = 1.0  # supervisor.json is published at most this often
 FAR_SECONDS = 1e9  # later than the end of any delay
@@ -78,7 +77,7 @@ class Supervisor:
         self._since = coordinator.now()
         self._snapshot_seq = 0
         self._untidy = True
-        self._head = (-1, 0.0, "")
+        self._head = ""
         self._guards: dict[str, object] = {}
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -250,12 +249,11 @@ class Supervisor:
         )
 
     def _integration(self) -> str:
-        """Head of the integration branch, asked of git again when the log grew or a second passed."""
-        seq, at, head = self._head
-        if not head or seq != self.coordinator.store.seq or time.monotonic() - at > HEAD_SECONDS:
-            head = self._ensure_integration()
-            self._head = (self.coordinator.store.seq, time.monotonic(), head)
-        return head
+        """Head of the integration branch. Git is asked again only when the branch's file says something else."""
+        workspaces, branch = self.coordinator.workspaces, self.coordinator.settings.git.integration
+        if not self._head or workspaces.written_head(branch) != self._head:
+            self._head = self._ensure_integration()
+        return self._head
 
     def _ensure_integration(self) -> str:
         """Its head. If somebody removed the branch it is made again, with everything that the log knows to be on it."""

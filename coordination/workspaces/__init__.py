@@ -63,6 +63,10 @@ class Workspaces:
         """Where the branch is; made when missing, never moved: at the target, or at ``landed`` if that is not in it."""
         return repository.ensure_integration(self._git, branch, target, landed=landed)
 
+    def written_head(self, branch: str) -> str:
+        """What the files say of a branch, quickly: to be believed only while it is what git once said."""
+        return repository.written_head(self._place.common, branch)
+
     # --- workspaces
 
     def path(self, name: str) -> Path:

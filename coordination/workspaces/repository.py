@@ -101,6 +101,26 @@ def ensure_integration(git: Git, branch: str, target: str, *, landed: str = "") 
     return start
 
 
+def written_head(common: Path, branch: str) -> str:
+    """What the files say of a branch, as git wrote it; "" when only git can tell. Some hundred times as quick.
+
+    Refs are files here (see ``discover``), and one of the branch's own goes before the packed ones.
+    """
+    name = f"refs/heads/{branch}"
+    try:
+        return (common / name).read_text(encoding="ascii").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError):
+        return ""
+    try:
+        packed = (common / "packed-refs").read_bytes().splitlines()
+    except OSError:
+        return ""
+    ending = os.fsencode(f" {name}")
+    return next((line.removesuffix(ending).decode("ascii", "replace") for line in packed if line.endswith(ending)), "")
+
+
 def shown(names: Iterable[str]) -> tuple[str, ...]:
     """Names as text that can be printed and written as JSON; bytes that are not UTF-8 become escapes."""
     return tuple(os.fsencode(name).decode(errors="backslashreplace") for name in names)

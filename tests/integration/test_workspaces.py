@@ -154,6 +154,24 @@ def test_the_integration_branch_is_made_once_and_never_moved(scene: Scene) -> No
         scene.workspaces.ensure_integration("coordination/elsewhere", "no-such-branch")
 
 
+def test_the_files_say_where_a_branch_is(scene: Scene) -> None:
+    """By its own file, packed, and after a move; they name no commit for one that is gone or stands for another one."""
+    says = scene.workspaces.written_head
+    assert says(INTEGRATION) == scene.base
+    git(scene.root, "pack-refs", "--all", "--prune")
+    assert not (scene.root / ".git/refs/heads" / INTEGRATION).exists()
+    assert says(INTEGRATION) == scene.base
+    assert says("integration") == ""
+    git(scene.root, "commit", "--quiet", "--allow-empty", "--message=Later")
+    git(scene.root, "branch", "--force", INTEGRATION, "main")
+    assert says(INTEGRATION) == scene.integration() != scene.base
+    git(scene.root, "symbolic-ref", f"refs/heads/{INTEGRATION}", "refs/heads/main")
+    assert says(INTEGRATION) not in (scene.integration(), scene.base)
+    git(scene.root, "symbolic-ref", "--delete", f"refs/heads/{INTEGRATION}")
+    git(scene.root, "update-ref", "-d", f"refs/heads/{INTEGRATION}")
+    assert says(INTEGRATION) == ""
+
+
 # --- workspaces
 
 
