@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ _SET_ASIDE = (
     "git for-each-ref --format='%(refname)' refs/coordination/ refs/heads/coordination/ | "
     'while read -r ref; do git update-ref "refs/before/${ref#refs/}" "$ref" && git update-ref -d "$ref"; done'
 )
+
+REMEMBERED_MAX = 16  # files of commits, each of at most ``context.BYTES_MAX``
 
 Decide = Callable[[State], Sequence[e.AnyEvent]]
 
@@ -164,6 +166,7 @@ class Coordinator:
         self._ours = ours  # a process of ours, which others may kill when it was stopped while it keeps them waiting
         self.now = now
         self.workspaces = Workspaces(home.repository.common, home.state)
+        self._read_at = lru_cache(REMEMBERED_MAX)(self._read)  # what is in a commit stays as it is
         self.policies: Policies = shipped_policies()
         if not home.state.is_dir():
             _refuse_lost_log(home, self.workspaces)
@@ -381,17 +384,17 @@ class Coordinator:
 
     def context_for(self, commit: str, entries: Sequence[str], tokens_max: int = 12_000) -> tuple[str, str]:
         """What a run is given to read: (the repository's CLAUDE.md, everything else packed), from git objects only."""
-
-        def read(path: str) -> bytes | None:
-            try:
-                return self.workspaces.read_at(commit, path, context.BYTES_MAX)
-            except (NotFound, Refused):
-                return None
-
+        read = partial(self._read_at, commit)
         folders = [self.home.state / "shared_context", shipped.shared_context()]
         candidates = context.gather(folders, instructions=None, entries=entries, read=read)
         instructions = read("CLAUDE.md") or b""
         return instructions.decode("utf-8", "replace"), context.pack(candidates, tokens_max)
+
+    def _read(self, commit: str, path: str) -> bytes | None:
+        try:
+            return self.workspaces.read_at(commit, path, context.BYTES_MAX)
+        except (NotFound, Refused):
+            return None
 
 
 def parse_moment(text: str) -> float:

@@ -21,7 +21,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import filelock
 import msgspec
 
 from coordination import files
@@ -54,6 +53,8 @@ def alive(who: Identity, *, env: Env = REAL) -> bool:
 @contextmanager
 def exclusive(path: Path, timeout_seconds: float) -> Iterator[None]:
     """Own ``path`` for a stretch of work. Raises LockHeld after ``timeout_seconds``, Unsuitable for a symbolic link."""
+    import filelock  # takes a while, and most processes never need it
+
     _refuse_link(path)
     lock = filelock.FileLock(path, timeout=timeout_seconds, mode=0o600)
     try:

@@ -14,7 +14,6 @@ import re
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -163,6 +162,8 @@ def work(request: RunRequest, directory: Path, stop: Stop) -> Outcome:
     except CoordinationError as error:
         outcome = Outcome(ending=Ending.FAILED, code=type(error).__name__, reason=str(error))
     except Exception as error:
+        import traceback  # only here
+
         with (
             contextlib.suppress(OSError),
             open(directory / "stderr.log", "a", encoding="utf-8", errors="replace", opener=private) as log,

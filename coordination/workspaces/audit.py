@@ -6,7 +6,6 @@ before with after, and only reported: it may be the user's own doing, so it is n
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -86,6 +85,8 @@ def _watched(common: Path) -> Iterator[Path]:
 
 def _digest(path: Path) -> str:
     """The content and whether it may be executed; of a link also where it leads."""
+    import hashlib  # OpenSSL comes with it, and a run that writes nothing never comes here
+
     content = path.read_bytes() if path.is_file() else b""
     leads = os.fsencode(path.readlink()) if path.is_symlink() else b""
     mode = b"x" if os.access(path, os.X_OK) else b"-"
