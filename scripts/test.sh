@@ -12,6 +12,7 @@ cd -- "$root"
 if [ "${1-}" = --benchmarks ]; then
   shift
   prepare benchmarks
+  prepare_claude
   unset PYTHONPATH PYTHONHOME COORDINATION_HOME
   exec "$venv/bin/python" -m tests.benchmarks "$@"
 fi

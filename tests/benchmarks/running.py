@@ -6,15 +6,36 @@ import argparse
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 
-from tests.benchmarks import lengths, planning, starts, syncs, tables
-from tests.benchmarks.measuring import OPERATIONS, OPERATIONS_MAX, Operation, Plan, measure
+from tests.benchmarks import idleness, latency, lengths, makespan, overhead, planning, starts, syncs, tables
+from tests.benchmarks.measuring import OPERATIONS, OPERATIONS_MAX, Operation, Plan, measure, percentile
 from tests.benchmarks.peers import Peer
 from tests.benchmarks.peers.all import PEERS
-from tests.benchmarks.targets import ALL_TOGETHER, FEW, OPEN, ORJSON, OURS, PLAN, REPLAY, STARTS, TARGETS, Target
+from tests.benchmarks.targets import (
+    ALL_TOGETHER,
+    BEGUN,
+    FEW,
+    IDLE,
+    MAKESPAN,
+    OPEN,
+    ORJSON,
+    OURS,
+    OVERHEAD,
+    PLAN,
+    PLANNED,
+    PROGRAM,
+    PUBLISHES,
+    PYTHON,
+    REPLAY,
+    SCHEDULE,
+    STARTS,
+    TARGETS,
+    Target,
+)
 
 NAMES = (*dict.fromkeys(target.goal for target in TARGETS), "growth", "syncs")
 
@@ -138,16 +159,61 @@ def run(options: Options, say: Say) -> Report:
     if any(options.wants(name) for name in ("P5", "P6", "growth")):
         with tempfile.TemporaryDirectory(dir=options.directory, prefix="benchmark-") as name:
             _measure_lengths(report, Path(name), say)
-    if options.wants("P9"):
-        _measure_planning(report, say)
-    if options.wants("P13"):
-        _measure_starts(report, say)
+    for goal, measure_rounds in _OF_THE_WHOLE.items():
+        if options.wants(goal):
+            measure_rounds(report, say)
     return report
 
 
-def _measure_planning(report: Report, say: Say) -> None:
+def _rounds(report: Report, say: Say, what: str) -> Iterator[None]:
     for number in range(report.options.rounds):
-        say(f"round {number + 1} of {report.options.rounds}: {PLAN}")
+        say(f"round {number + 1} of {report.options.rounds}: {what}")
+        yield
+
+
+def _measure_latency(report: Report, say: Say) -> None:
+    options = report.options
+    for _ in _rounds(report, say, PLANNED):
+        found = latency.measure(options.directory, min(options.operations, latency.DROPS))
+        planned, publishes = sorted(found.planned), median(found.publishes)
+        report.add(PLANNED, 1, OURS, p50_ns=median(planned), p99_ns=percentile(planned, 0.99))
+        report.add(PLANNED, 1, PUBLISHES, p50_ns=publishes, p99_ns=publishes)  # one measure for both
+        report.add(BEGUN, 1, OURS, p50_ns=median(found.begun))
+        report.add(BEGUN, 1, PYTHON, p50_ns=median(found.starts))
+
+
+def _measure_overhead(report: Report, say: Say) -> None:
+    if why := overhead.missing():
+        report.missing["P8"] = why
+        return
+    for _ in _rounds(report, say, OVERHEAD):
+        spent = overhead.measure(report.options.directory, min(report.options.operations, overhead.RUNS))
+        supervisor, worker = median(one.supervisor for one in spent), median(one.worker for one in spent)
+        report.add(OVERHEAD, 1, OURS, seconds=supervisor + worker, supervisor=supervisor, worker=worker)
+        report.add(OVERHEAD, 1, PROGRAM, seconds=median(one.program for one in spent))
+
+
+def _measure_idleness(report: Report, say: Say) -> None:
+    if why := idleness.missing():
+        report.missing["P11"] = why
+        return
+    for _ in _rounds(report, say, IDLE):
+        cores, megabytes = idleness.measure(report.options.directory, report.options.seconds * idleness.SECONDS_EACH)
+        report.add(IDLE, 1, OURS, cores=cores, megabytes=megabytes)
+
+
+def _measure_makespan(report: Report, say: Say) -> None:
+    options = report.options
+    for _ in _rounds(report, say, MAKESPAN):
+        mean, number = options.seconds * makespan.LENGTH_MEAN, min(options.operations, makespan.TASKS)
+        spans = makespan.measure(options.directory, mean, number)
+        theirs = spans.schedule + spans.start_up
+        report.add(MAKESPAN, makespan.SLOTS, OURS, seconds=spans.taken)
+        report.add(MAKESPAN, makespan.SLOTS, SCHEDULE, seconds=theirs, schedule=spans.schedule, start_up=spans.start_up)
+
+
+def _measure_planning(report: Report, say: Say) -> None:
+    for _ in _rounds(report, say, PLAN):
         for name, queued in ((OURS, 10_000), (FEW, 100)):
             report.add(PLAN, 1, name, seconds=planning.step_seconds(queued))
 
@@ -156,8 +222,7 @@ def _measure_starts(report: Report, say: Say) -> None:
     if why := starts.missing():
         report.missing["P13"] = why
         return
-    for number in range(report.options.rounds):
-        say(f"round {number + 1} of {report.options.rounds}: {STARTS}, {starts.RUNS}")
+    for _ in _rounds(report, say, f"{STARTS}, {starts.RUNS}"):
         for peer, gate in ((OURS, True), (ALL_TOGETHER, False)):
             report.add(STARTS, starts.RUNS, peer, per_second=starts.per_second(report.options.directory, gate=gate))
 
@@ -225,3 +290,13 @@ def _measure_growth(report: Report, history: lengths.History) -> None:
     report.add(f"open behind {history.events}", 1, OURS, seconds=lengths.open_and_append(history))
     per_second = lengths.append(history, report.options.seconds, report.options.operations)
     report.add(f"append behind {history.events}", 1, OURS, per_second=per_second)
+
+
+_OF_THE_WHOLE: Mapping[str, Callable[[Report, Say], None]] = {
+    "P7": _measure_latency,
+    "P8": _measure_overhead,
+    "P9": _measure_planning,
+    "P11": _measure_idleness,
+    "P12": _measure_makespan,
+    "P13": _measure_starts,
+}

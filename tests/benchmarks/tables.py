@@ -23,6 +23,8 @@ _SHOWN = {
     "fairness": ("slowest : fastest process", 1.0),
     "twice": ("tasks that two processes got", 1.0),
     "seconds": ("ms", 1e3),
+    "cores": ("% of a core", 1e2),
+    "megabytes": ("MB", 1.0),
     "syncs": ("syncs for each", 1.0),
 }
 PEERS_FIGURES = ("per_second", "p50_ns", "p99_ns", "longest_ns", "fairness", "twice")

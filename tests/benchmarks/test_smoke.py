@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,18 +16,21 @@ import pytest
 from coordination.model import events as e
 from coordination.model.runs import Purpose
 from coordination.model.tasks import TaskSpec
-from tests.benchmarks import syncs, tables
+from tests.benchmarks import starts, syncs, tables
+from tests.benchmarks.makespan import SLOTS, Job, jobs, list_schedule
 from tests.benchmarks.measuring import Plan, Work, check
 from tests.benchmarks.peers import Peer
 from tests.benchmarks.peers.all import PEERS
 from tests.benchmarks.peers.ours import Claims
 from tests.benchmarks.peers.sqlite import SQLite
 from tests.benchmarks.running import NAMES
-from tests.benchmarks.targets import OURS, TARGETS
+from tests.benchmarks.targets import ALL_TOGETHER, OURS, PROGRAM, TARGETS
 
 _ROOT = Path(__file__).parents[2]
 _EACH = 5  # operations of each process
 _PATIENT = ["--rounds", "1", "--seconds", "30", "--operations", str(_EACH), "--tasks", "200"]
+_TINY = ["--rounds", "1", "--seconds", "0.2", "--operations", str(_EACH)]
+_SUPERVISED = ("P7", "P8", "P11", "P12")
 _TRACE = """
 1 access("/benchmark-begins", F_OK) = -1
 2 fdatasync(3) = 0
@@ -66,16 +69,32 @@ def test_a_peer_does_what_is_counted(peer: Peer, disk: Path) -> None:
 
 def test_every_benchmark_has_its_figures(disk: Path) -> None:
     """Each target has its row, with a ratio wherever the peer is there, and every length of log its figures."""
-    only = ",".join(name for name in NAMES if name != "syncs")
-    table = _run([*_PATIENT, "--events", "60,600", "--only", only, "--json", str(disk / "json")], disk)
-    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| P")]
-    assert [row[0] for row in rows] == [target.goal for target in TARGETS]
-    missing = {peer.name for peer in PEERS if peer.missing()}
-    for row, target in zip(rows, TARGETS, strict=True):
-        assert (row[6] == "not measured") == (target.peer in missing), row
+    only = [name for name in NAMES if name not in ("syncs", *_SUPERVISED)]
+    table = _run([*_PATIENT, "--events", "60,600", "--only", ",".join(only), "--json", str(disk / "json")], disk)
+    _check_rows(table, only)
     figures = _read(disk / "json")
     for operation, figure in (("append behind", "per_second"), ("open behind", "seconds"), ("recover", "seconds")):
         assert all(figures[f"{operation} {events}", 1, OURS][figure] > 0 for events in (60, 600))
+
+
+@pytest.mark.timeout(120)
+def test_every_benchmark_of_a_supervisor_has_its_figures(disk: Path) -> None:
+    """The same where a supervisor runs: a few drops, runs of Claude Code, a second of rest, five tasks."""
+    _check_rows(_run([*_TINY, "--only", ",".join(_SUPERVISED)], disk), _SUPERVISED)
+
+
+def test_a_list_schedule_fills_every_slot_that_it_can() -> None:
+    """Chains add up, what is free shares the slots, a later task passes one that waits, and no bound is undercut."""
+    chain = [Job(seconds=2.0), Job(seconds=3.0, after=(0,)), Job(seconds=1.0, after=(1,))]
+    assert list_schedule(chain, 5) == 6.0
+    assert list_schedule([Job(seconds=1.0)] * 7, 3) == 3.0
+    assert list_schedule([*chain, Job(seconds=4.0)], 2) == 6.0
+    wanted = jobs(1.0)
+    ends: list[float] = []
+    for job in wanted:
+        ends.append(job.seconds + max((ends[number] for number in job.after), default=0.0))
+    even = sum(job.seconds for job in wanted) / SLOTS
+    assert max(*ends, even) <= list_schedule(wanted) <= max(ends) + even
 
 
 def test_only_syncs_between_the_marks_count() -> None:
@@ -149,6 +168,16 @@ def _work(operations: int, *tasks: int) -> Work:
     return Work(warmed=0, in_time=operations, ended_ns=1, durations_ns=durations, tasks=tasks)
 
 
+def _check_rows(table: str, goals: Sequence[str]) -> None:
+    """Each target has its row, and a ratio wherever what it is measured against is there."""
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| P")]
+    wanted = [target for target in TARGETS if target.goal in goals]
+    assert [row[0] for row in rows] == [target.goal for target in wanted]
+    missing = {peer.name for peer in PEERS if peer.missing()} | ({ALL_TOGETHER, PROGRAM} if starts.missing() else set())
+    for row, target in zip(rows, wanted, strict=True):
+        assert (row[6] == "not measured") == (target.peer in missing), row
+
+
 def _figures(options: list[str], directory: Path) -> Figures:
     _run([*options, "--json", str(directory / "json")], directory)
     return _read(directory / "json")
@@ -173,4 +202,4 @@ def _run(options: list[str], directory: Path) -> str:
 
 def _ran(options: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.benchmarks", "--directory", str(directory), *options]
-    return subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=110, check=False)
