@@ -12,7 +12,7 @@ cd -- "$root"
 if [ "${1-}" = --benchmarks ]; then
   shift
   prepare benchmarks
-  prepare_claude
+  prepare_claude || say "Without Claude Code the benchmarks that drive it are left out."
   unset PYTHONPATH PYTHONHOME COORDINATION_HOME
   exec "$venv/bin/python" -m tests.benchmarks "$@"
 fi
