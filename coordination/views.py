@@ -11,10 +11,11 @@ import msgspec
 from coordination.model.accounts import Account
 from coordination.model.commands import newest_work
 from coordination.model.endings import kind_of
+from coordination.model.experience import shares
 from coordination.model.facts import Facts
 from coordination.model.money import day_of
 from coordination.model.runs import Purpose
-from coordination.model.state import Run, State, Task
+from coordination.model.state import Run, State, Task, total
 from coordination.model.tasks import Status
 from coordination.model.waiting import hindrances, live_by_role, looks_held, order_key
 from coordination.policy import Policies, informed
@@ -194,9 +195,13 @@ def _weather(name: str, account: Account, facts: Facts) -> Row:
 
 
 def _money(state: State, facts: Facts) -> Row:
-    """What was spent and is promised, by day, role and model, under which caps; days are days of UTC."""
+    """What was spent and is promised, by day, role and model, under which caps; days are days of UTC.
+
+    ``a_merged_task`` is what a merged task cost on average, by role and model: its parts add up to the whole.
+    """
     money, caps = state.money, facts.settings.money
-    merged = [task.usage.cost_usd for task in state.tasks.values() if task.status is Status.MERGED]
+    merged = [task for task in state.tasks.values() if task.status is Status.MERGED]
+    usage = total(task.usage for task in merged)
     return {
         "spent_usd": round(money.spent_usd, 6),
         "estimated": money.estimated,
@@ -204,7 +209,18 @@ def _money(state: State, facts: Facts) -> Row:
         "promised_usd": round(money.promised(0.0), 6),
         "by_role": {name: round(usd, 6) for name, usd in sorted(money.by_role.items())},
         "by_model": {name: round(usd, 6) for name, usd in sorted(money.by_model.items())},
-        "a_merged_task_usd": round(sum(merged) / len(merged), 6) if merged else None,
+        "a_merged_task_usd": round(usage.cost_usd / len(merged), 6) if merged else None,
+        "a_merged_task_estimated": usage.estimated,
+        "a_merged_task": [
+            {
+                "role": share.role,
+                "model": share.model,
+                "runs": share.runs,
+                "usd": round(share.usd / len(merged), 6),
+                "estimated": share.estimated,
+            }
+            for share in shares(merged)
+        ],
         "caps": {"total_usd": caps.total_usd, "day_usd": caps.day_usd},
     }
 
@@ -236,9 +252,10 @@ def narrated(record_type: str, body: Row) -> str:
             return f"{run} started (pid {body.get('pid', 0)})"
         case "RunEnded":
             outcome = body["outcome"]
-            cost = outcome.get("usage", {}).get("cost_usd", 0.0)
+            usage = outcome.get("usage", {})
+            cost, about = usage.get("cost_usd", 0.0), "about " if usage.get("estimated") else ""
             verdict = f", verdict {outcome['verdict']}" if outcome.get("verdict") else ""
-            spent = f", {cost:.4f} USD" if cost else ""
+            spent = f", {about}{cost:.4f} USD" if cost else ""
             said = f": {_line(outcome['reason'])}" if outcome.get("reason") else ""
             return f"{run} {outcome['ending']}{verdict}{spent}{said}"
         case "TaskRequeued":

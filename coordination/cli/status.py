@@ -72,6 +72,8 @@ def _headline(row: dict[str, Any]) -> None:
     say(f"Supervisor: pid {supervisor['pid']}{guards}" if supervisor["running"] else "Supervisor: none; `coord start`")
     counts = ", ".join(f"{count} {name}" for name, count in row["counts"].items()) or "none yet; `coord submit`"
     say(f"Tasks: {counts}. Spent: {_spent(row['money'])}.")
+    if row["money"]["a_merged_task_usd"] is not None:
+        say(f"A merged task cost {_each(row['money'])}.")
     if row["paused"]:
         say("Everything is paused: nothing new starts; `coord resume` goes on.")
     if inbox["pending"]:
@@ -104,9 +106,17 @@ def _spent(money: dict[str, Any]) -> str:
         parts.append(f"{dollars(money['today_usd'])} of {caps['day_usd']:.2f} today (UTC)")
     if money["promised_usd"]:
         parts.append(f"{dollars(money['promised_usd'])} promised to runs")
-    if money["a_merged_task_usd"] is not None:
-        parts.append(f"{dollars(money['a_merged_task_usd'])} a merged task")
     return ", ".join(parts)
+
+
+def _each(money: dict[str, Any]) -> str:
+    """What a merged task cost on average, and who of that spent how much with which model."""
+    parts = [
+        f"{part['role']} ({part['model']}) {dollars(part['usd'], estimated=part['estimated'])}"
+        for part in money["a_merged_task"]
+    ]
+    whole = dollars(money["a_merged_task_usd"], estimated=money["a_merged_task_estimated"])
+    return f"{whole}{': ' if parts else ''}{', '.join(parts)}"
 
 
 def _limit(limit: dict[str, Any]) -> list[str]:

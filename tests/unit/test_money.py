@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from coordination import views
+from coordination.model import events as e
 from coordination.model.runs import Ending, Outcome, Usage
 from coordination.model.tasks import Kind, TaskSpec
 from coordination.policy import shipped
@@ -94,6 +95,38 @@ def test_spending_is_told_by_role_and_model() -> None:
     assert row["by_model"] == {"sonnet": 1.5}
     assert (row["spent_usd"], row["today_usd"], row["a_merged_task_usd"]) == (1.5, 1.5, None)
     assert row["caps"] == {"total_usd": 100.0, "day_usd": None}
+
+
+def landed(made: World, task: str, *, work: Usage, review: Usage, model: str = "") -> None:
+    """A task goes its way from its work to the merge."""
+    made.end(task, Outcome(ending=Ending.SUCCEEDED, base="b", commit="c", usage=work, model=model))
+    made.end(task, Outcome(ending=Ending.SUCCEEDED, verdict="approve", usage=review))
+    made.end(task, Outcome(ending=Ending.SUCCEEDED, commit="m"))
+
+
+def test_what_a_merged_task_cost_is_told_by_role_and_model() -> None:
+    """The parts add up to the whole; who failed is no part of it, and what was assumed is labelled where it was."""
+    made = world(MoneySettings(), tasks=3)
+    landed(made, "T0", work=Usage(cost_usd=1.0), review=Usage(cost_usd=0.5))
+    landed(made, "T1", work=Usage(cost_usd=0.4, estimated=True), review=Usage(cost_usd=0.1), model="unheard-of")
+    made.end("T2", ended(2.0))
+    row = views.status(made.state, made.facts, shipped(), seq=1, supervisor={})["money"]
+    assert row["a_merged_task"] == [
+        {"role": "green", "model": "sonnet", "runs": 1, "usd": 0.5, "estimated": False},
+        {"role": "red", "model": "opus", "runs": 2, "usd": 0.3, "estimated": False},
+        {"role": "green", "model": "unheard-of", "runs": 1, "usd": 0.2, "estimated": True},
+    ]
+    assert (row["a_merged_task_usd"], row["a_merged_task_estimated"]) == (1.0, True)
+    assert sum(part["usd"] for part in row["a_merged_task"]) == pytest.approx(row["a_merged_task_usd"])
+
+
+def test_a_price_that_had_to_be_assumed_is_labelled_where_a_run_is_told() -> None:
+    """Also in the sentence about its end."""
+    made = world(MoneySettings(), tasks=1)
+    made.end("T0", Outcome(ending=Ending.CRASHED, usage=Usage(cost_usd=0.5, estimated=True)))
+    (told,) = [record for batch in made.batches for record in batch.records if isinstance(record.event, e.RunEnded)]
+    row = e.described(told)
+    assert ", about 0.5000 USD" in views.narrated(row["type"], row)
 
 
 @pytest.mark.parametrize("days", [-1.0, 0.0, 1.0])
