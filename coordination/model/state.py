@@ -191,6 +191,17 @@ class State(msgspec.Struct, kw_only=True):
         return [self.tasks[task] for task in self.open]
 
 
+def copied(state: State) -> State:
+    """A state of its own, to fold on and see what would be. Only containers are copied: what they hold is frozen."""
+    return State(**{name: _own(value) for name, value in msgspec.structs.asdict(state).items()})
+
+
+def _own(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _own(found) for name, found in value.items()}
+    return list(value) if isinstance(value, list) else value
+
+
 class Core:
     """The state as a projection: a named fold with a version for its snapshots."""
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordination.model import events as e
-from coordination.model.state import Core, State, Task
+from coordination.model.state import Core, State, Task, copied
 from coordination.model.tasks import Status
 from coordination.testing import strategies
 from coordination.testing.strategies import Batch, History
@@ -49,6 +49,18 @@ def test_a_snapshot_anywhere_changes_nothing(history: History, place: int) -> No
     state = folded(loaded, records[cut:])
     assert state == history.state
     assert core.dump(state) == core.dump(history.state)
+
+
+@settings(max_examples=60)
+@given(histories, st.integers(0, 10_000))
+def test_what_is_folded_on_a_copy_leaves_the_original_alone(history: History, place: int) -> None:
+    """Wherever it is taken, a copy goes the whole way, and what it was taken from stays what it was."""
+    records = history.records
+    cut = place % (len(records) + 1)
+    before = folded(core.initial(), records[:cut])
+    dump = core.dump(before)
+    assert folded(copied(before), records[cut:]) == history.state
+    assert core.dump(before) == dump
 
 
 def comes_back(_batch: Batch, state: State) -> None:
