@@ -27,6 +27,11 @@ class Facts(Value, frozen=True, kw_only=True):
         """Whose limits a run of that role shares: those of the backend's login."""
         return self.settings.agents.backend or role.backend
 
+    def model(self, role: Role) -> str:
+        """What runs of a role use at first: what the settings say, else the role."""
+        override = self.settings.roles.get(role.name)
+        return override.model if override is not None and override.model else role.model
+
     def fallback_model(self, role: str) -> str:
         """What runs of a role use when their model will not do; "" when nobody named one."""
         override, known = self.settings.roles.get(role), self.roles.get(role)

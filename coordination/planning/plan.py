@@ -44,6 +44,11 @@ def route(facts: Facts, policies: Policies, task: Task) -> tuple[Role | None, st
     return role, why
 
 
+def as_review(task: Task) -> Task:
+    """The task as the router sees its review: read-only, for whoever reviews, whoever worked on it."""
+    return replace(task, spec=replace(task.spec, kind=Kind.REVIEW, role="auto"))
+
+
 class _Step:
     """One call of ``plan``: the state, and the slots that this step has already given away."""
 
@@ -177,7 +182,7 @@ class _Step:
         )
 
     def _review(self, task: Task) -> Iterator[e.AnyEvent]:
-        reviewing = _as_review(task)
+        reviewing = as_review(task)
         role, why = route(self.facts, self.policies, reviewing)
         if role is None:
             yield e.TaskEscalated(task=task.id, reason=f"review: {why}; a person decides")
@@ -209,7 +214,7 @@ class _Step:
         """The role's, or the other one after a review that ended for want of it."""
         tried = [run for run in task.present if run.purpose is Purpose.REVIEW and run.commit == task.commit]
         if not tried or tried[-1].outcome is None:
-            return self._model(role)
+            return self.facts.model(role)
         how = self.policies.remedy(self.facts, task, tried[-1]).how
         return self.facts.fallback_model(role.name) if how is How.OTHER_MODEL else tried[-1].model
 
@@ -355,7 +360,7 @@ class _Step:
             run=task.next_run(Purpose.WORK),
             purpose=Purpose.WORK,
             role=role.name,
-            model=other or (self._model(role) if resumed is None else resumed.model),
+            model=other or (self.facts.model(role) if resumed is None else resumed.model),
             reason=why if last is None else f"{why}; {last.kind}: {last.headline[:200]}",
             base=base,
             bring_in=_other_side(task, self.facts.integration),
@@ -369,10 +374,6 @@ class _Step:
         if task.base:
             return task.base
         return self.facts.bases.get(task.id, "") if task.spec.base is not None else self.facts.integration
-
-    def _model(self, role: Role) -> str:
-        override = self.facts.settings.roles.get(role.name)
-        return override.model if override is not None and override.model else role.model
 
 
 def _fell(state: State, task: Task) -> bool:
@@ -416,8 +417,3 @@ def _carried_on(task: Task, role: Role) -> tuple[How, Run | None]:
     if before is None or before.purpose is not Purpose.WORK or before.role != role.name:
         return How.FRESH, None
     return How(last.how), before
-
-
-def _as_review(task: Task) -> Task:
-    """The task as the router sees its review: read-only, for whoever reviews, whoever worked on it."""
-    return replace(task, spec=replace(task.spec, kind=Kind.REVIEW, role="auto"))

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from coordination.model.facts import Facts
 from coordination.model.money import Money, day_of
 from coordination.model.roles import Role
 from coordination.model.runs import Limits
 from coordination.model.state import Task
 from coordination.policy import Hold, Policy
+from coordination.settings import Settings
 
 
 class Budgets(Policy[Money]):
@@ -59,6 +62,18 @@ def _left(money: Money, facts: Facts, role: Role) -> Iterator[tuple[float, str]]
     if override is not None and override.day_usd is not None:
         left = override.day_usd - money.spent_on(today, role.name) - money.promised(caps.response_usd, role.name)
         yield left, f"of {override.day_usd:.2f} USD a day (UTC) for {role.name}"
+
+
+def uncapped(settings: Settings) -> Settings:
+    """The same settings without any cap: what is left then are the budgets of the tasks."""
+    roles = {name: replace(override, day_usd=None) for name, override in settings.roles.items()}
+    return replace(settings, money=replace(settings.money, total_usd=None, day_usd=None), roles=roles)
+
+
+def left_for_ever(money: Money, facts: Facts) -> float:
+    """What the cap in total leaves for all that is still to come, promised or not; infinity without one."""
+    total = facts.settings.money.total_usd
+    return float("inf") if total is None else max(0.0, total - money.spent_usd)
 
 
 policy = Budgets()
