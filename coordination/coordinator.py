@@ -30,6 +30,7 @@ from coordination.model import events as e
 from coordination.model.facts import Facts
 from coordination.model.roles import Role
 from coordination.model.state import Core, State
+from coordination.planning.estimates import Estimate, estimate
 from coordination.policy import Policies
 from coordination.policy import shipped as shipped_policies
 from coordination.settings import Settings
@@ -287,6 +288,17 @@ class Coordinator:
             trace = None
         return {} if trace is None else {trace.uuid: trace.seq}
 
+    def estimate(self, value: Mapping[str, Any]) -> Estimate:
+        """What a task would cost, and when it would start, if it were submitted now; writes nothing.
+
+        Raises Rejected for what ``accept`` would reject.
+        """
+        submission, state = self._parsed(value), self.state()
+        task, events = commands.submit(state, submission)
+        if events:
+            self._check_role(submission)
+        return estimate(state, self.facts(), self.policies, task, submission.spec)
+
     def digest(self, state: State) -> str:
         """SHA-256 of a state in canonical form: equal states, equal digests."""
         return digest(Core().dump(state))
@@ -348,7 +360,7 @@ class Coordinator:
 
     def accept(self, value: Mapping[str, Any], *, ticket: str = "", source: str = "command") -> tuple[str, bool]:
         """The same, and whether it was new: what was accepted before is not accepted twice."""
-        submission = taskfile.parse(dict(value), roles=self.roles, gates=self.settings.gates.named)
+        submission = self._parsed(value)
         accepted = ""
 
         def decide(state: State) -> Sequence[e.AnyEvent]:
@@ -360,6 +372,9 @@ class Coordinator:
 
         new = bool(self.store.transact(decide).events)
         return accepted, new
+
+    def _parsed(self, value: Mapping[str, Any]) -> taskfile.Submission:
+        return taskfile.parse(dict(value), roles=self.roles, gates=self.settings.gates.named)
 
     def judge(self, data: bytes, ticket: str, source: str) -> str:
         """Judge the bytes of a task file: the inbox's callback."""

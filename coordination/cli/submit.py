@@ -25,6 +25,7 @@ WAITS_FOR_PERSON = 4
     'coord submit --after api --wait "Document the API"',
     "coord submit --file task.json",
     "generate-task | coord submit -",
+    'coord submit --estimate --kind fix --path "src/api/**" "Fix the time zone bug"',
 )
 @click.argument("prompt", required=False)
 @click.option("--file", "-f", type=click.File("rb"), metavar="FILE", help="A task file: one JSON object.")
@@ -38,24 +39,37 @@ WAITS_FOR_PERSON = 4
 @click.option("--path", "paths", multiple=True, metavar="GLOB", help="What it will touch; may be repeated.")
 @click.option("--base", metavar="REF", help="Start from there instead of the integration branch.")
 @click.option("--review", metavar="WHEN", help="auto, always or never.")
-@click.option("--budget", "budget_usd", type=float, metavar="USD", help="What a run of it may cost.")
+@click.option("--budget", "budget_usd", type=float, metavar="USD", help="What all its runs together may cost.")
 @click.option("--timeout", "timeout_seconds", type=float, metavar="SECONDS", help="How long a run of it may take.")
 @click.option("--turns", "turns_max", type=int, metavar="N", help="How many turns a run of it may take.")
 @click.option("--attempts", "attempts_max", type=int, metavar="N", help="How many failures before it is given up.")
 @click.option("--context", multiple=True, metavar="PATH", help="What the agent is given to read; may be repeated.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A note for you; may be repeated.")
 @click.option("--wait", is_flag=True, help="Follow the task to its end: 0 ended well, 1 not, 4 waits for a person.")
-@click.option("--json", "as_json", is_flag=True, help='Print {"task", "duplicate"} instead of the id alone.')
+@click.option("--estimate", is_flag=True, help="Submit nothing; say what it would cost and when it would start.")
+@click.option("--json", "as_json", is_flag=True, help='Print {"task", "duplicate"}, or the estimate, as JSON.')
 @click.pass_obj
 def command(
-    session: Session, /, prompt: str | None, file: BinaryIO | None, wait: bool, as_json: bool, **fields: Any
+    session: Session,
+    /,
+    prompt: str | None,
+    file: BinaryIO | None,
+    wait: bool,
+    estimate: bool,
+    as_json: bool,
+    **fields: Any,
 ) -> int:
     """Hand in a task and print its id: PROMPT, or --file FILE, or - for standard input.
 
     Standard input is a task file if it is a JSON object with a prompt, else it is the prompt. A file carries
     everything, so other options cannot be given with it. It works whether or not a supervisor runs. Ctrl-C while
     waiting leaves the task alone.
+
+    With --estimate nothing is submitted. It says what the task may cost at most, what tasks like it cost and took in
+    this repository's own log, what it would wait for, and when one task would be cheaper than several.
     """
+    if estimate:
+        return _estimated(session, _value(prompt, file, _given(fields)), wait=wait, as_json=as_json)
     from coordination.cli._decision import hint_without_supervisor
 
     coordinator = session.writing()
@@ -70,6 +84,20 @@ def command(
         return 0
     hint_without_supervisor(coordinator)
     return _ended(coordinator, task)
+
+
+def _estimated(session: Session, value: dict[str, Any], *, wait: bool, as_json: bool) -> int:
+    from coordination.cli._estimate import row, tell_estimate
+
+    if wait:
+        raise click.UsageError("--estimate submits nothing, so there is nothing to --wait for")
+    coordinator = session.reading()
+    found = row(coordinator.estimate(value), supervised=coordinator.supervisor()["running"])
+    if as_json:
+        emit(found)
+    else:
+        tell_estimate(found)
+    return 0
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:

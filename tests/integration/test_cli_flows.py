@@ -248,6 +248,99 @@ def test_a_file_is_not_mixed_with_options(coord: Coord, tmp_path: Path) -> None:
     coord("submit", "--file", str(tmp_path / "none"), code=2)
 
 
+# ---- an estimate -----------------------------------------------------------------------------------------------------
+
+
+def kept(coord: Coord) -> dict[str, bytes]:
+    """Every file of the state directory and every ref, with its content."""
+    state = coord.root / ".coordination"
+    files = {str(file): file.read_bytes() for file in state.rglob("*") if file.is_file()}
+    refs = subprocess.run(["git", "show-ref"], cwd=coord.root, capture_output=True, check=True, timeout=30)
+    return files | {"refs": refs.stdout}
+
+
+ESTIMATED = {
+    *("task", "duplicate", "kind", "role", "model", "review", "most", "likely", "start", "advice"),
+    "supervisor_running",
+}
+
+
+@pytest.mark.parametrize("way", ["prompt", "file", "standard input"])
+def test_an_estimate_submits_and_writes_nothing(
+    coord: Coord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """However the task is handed in; and where nothing has ended yet, only the bound is told."""
+    file = tmp_path / "task.json"
+    file.write_text(json.dumps({"id": "T", "prompt": "x", "kind": "fix", "budget_usd": 2}))
+    arguments = {
+        "prompt": ["--id", "T", "--kind", "fix", "--budget", "2", "x"],
+        "file": ["--file", str(file)],
+        "standard input": ["-"],
+    }[way]
+    coord("submit", "--id", "other", "x")
+    before = kept(coord)
+    shown = []
+    for more in ([], ["--json"]):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+        shown.append(coord("submit", "--estimate", *more, *arguments))
+    assert kept(coord) == before
+    text, row = shown[0], json.loads(shown[1])
+    assert text.startswith("Nothing was submitted. It would be T, for green (sonnet), reviewed by red (opus)")
+    assert "2.5000 USD for all tries and reviews" in text
+    assert "not known: nothing like it has ended here yet" in text
+    assert set(row) == ESTIMATED
+    assert (row["task"], row["duplicate"], row["role"], row["likely"]) == ("T", False, "green", None)
+    assert (row["most"]["usd"], row["most"]["budget_usd"]) == (2.5, 2.0)
+    assert (row["start"]["now"], row["start"]["slots_used"], row["supervisor_running"]) == (True, 2, False)
+    assert "as soon as a supervisor runs" in text
+
+
+def test_an_estimate_of_what_would_be_refused_is_refused(coord: Coord) -> None:
+    """With the same words and the same exit codes; what is there already costs nothing."""
+    coord("submit", "--id", "a", "x")
+    for arguments, said in (
+        (["--id", "a", "y"], "exists with other content"),
+        (["--kind", "serch", "x"], "did you mean 'search'"),
+        (["--role", "blue", "x"], "may not write"),
+        (["--id", "me", "--after", "me", "x"], "waits for itself"),
+        (["--wait", "x"], "nothing to --wait for"),
+        ([], "expected one of PROMPT"),
+    ):
+        assert coord("submit", "--estimate", *arguments, code=2) == ""
+        assert said in coord.told
+    assert "submitted before" in coord("submit", "--estimate", "--id", "a", "x")
+    assert coord.json("submit", "--estimate", "--id", "a", "x")["duplicate"] is True
+    assert len(coord("log").splitlines()) == 1
+
+
+def test_an_agent_may_ask_what_a_task_would_cost(coord: Coord, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads, as status does."""
+    monkeypatch.setenv("COORDINATION_RUN", "log/known.1.work")
+    assert coord.json("submit", "--estimate", "x")["task"] == "t1"
+
+
+def test_an_estimate_rests_on_what_this_repository_did(coord: Coord) -> None:
+    """Three tasks of the kind ended: their cost and time are told, by parts; a fourth in the queue could be joined."""
+    for name in ("a", "b", "c"):
+        coord("submit", "--id", name, script(write={name: "x\n"}, cost_usd=0.25, report="done"))
+    coord.finished("start", "--once")
+    coord("submit", "--id", "d", "--path", "src/**", "x")
+    row = coord.json("submit", "--estimate", "--path", "src/api.py", "x")
+    likely = row["likely"]
+    assert (likely["by"], likely["name"], likely["tasks"], likely["failed"]) == ("kind", "implement", 3, 0)
+    assert likely["usd"] == {"low": 0.25, "median": 0.25, "high": 0.25}
+    assert likely["seconds"]["low"] > 0
+    assert row["start"]["reasons"] == ["its paths overlap those of d, which holds them"]
+    assert ["d"] in [advice["tasks"] for advice in row["advice"] if advice["rule"] == "join"]
+    text = coord("submit", "--estimate", "--path", "src/api.py", "x")
+    assert "0.2500 USD (0.2500 to 0.2500)" in text
+    assert "the last 3 tasks of kind implement that ended" in text
+    assert "Cheaper:  It touches the same paths as d" in text
+    assert "A merged task cost 0.2500 USD: green (scripted) 0.2500 USD." in coord("status")
+    parts = coord.json("status")["money"]["a_merged_task"]
+    assert parts == [{"role": "green", "model": "scripted", "runs": 3, "usd": 0.25, "estimated": False}]
+
+
 # ---- a person's verbs ------------------------------------------------------------------------------------------------
 
 

@@ -34,8 +34,20 @@ OPTIONS = {
     "status": ["--json"],
     "stop": ["--drain", "--force", "--timeout"],
     "submit": [
-        *("--after", "--attempts", "--base", "--budget", "--context", "--file", "--gate", "--id", "--json", "--kind"),
-        *("--label", "--path", "--priority", "--review", "--role", "--timeout", "--title", "--turns", "--wait"),
+        *("--after", "--attempts", "--base", "--budget", "--context", "--estimate", "--file", "--gate", "--id"),
+        *(
+            "--json",
+            "--kind",
+            "--label",
+            "--path",
+            "--priority",
+            "--review",
+            "--role",
+            "--timeout",
+            "--title",
+            "--turns",
+            "--wait",
+        ),
     ],
     "tasks": ["--json", "--state"],
 }
