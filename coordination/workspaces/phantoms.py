@@ -1,9 +1,9 @@
 """What does the agent's sandbox leave in the repository?
 
 Claude Code's sandbox protects paths that do not exist by making them, empty, so that it can mount over them: in the
-git directory, and beside it in the user's checkout. They are seen here after a run (2.1.330 to 2.1.332) and mean nothing to git.
-They are removed when no agent runs, but only while empty and only if they were not there when coordination was set
-up: the user's own are never touched.
+git directory, and beside it in the user's checkout. They are seen here after a run (2.1.330 to 2.1.332) and mean
+nothing to git. They are removed when no agent runs, but only while empty and only if they were not there when
+coordination was set up: the user's own are never touched.
 """
 
 from __future__ import annotations

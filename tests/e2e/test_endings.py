@@ -448,7 +448,8 @@ ROWS: dict[str, Row] = {
     "worker terminated": Row(
         first=WAITS,
         going_on=DOES_IT,
-        codes=("stopped", "completed"),
+        codes=("signal:15", "completed"),
+        attempts=1,
         how=("resumed",),
         deed=signals_worker(signal.SIGTERM),
     ),
