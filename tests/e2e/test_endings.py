@@ -460,7 +460,7 @@ ROWS: dict[str, Row] = {
         attempts=1,
         how=("resumed",),
         deed=signals_worker(signal.SIGSTOP),
-        task={"timeout_seconds": 3.0},
+        task={"timeout_seconds": 8.0},
     ),
     "worker and agent killed": Row(
         first=WAITS,
