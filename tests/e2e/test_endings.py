@@ -315,7 +315,7 @@ ROWS: dict[str, Row] = {
         codes=("no_output", "completed"),
         attempts=1,
         how=("resumed",),
-        settings={"agents": {"no_output_seconds": 2.0, "retries_max": 0}},
+        settings={"agents": {"no_output_seconds": 5.0, "retries_max": 0}},
     ),
     "timed out": Row(
         first=[read("greeter.py"), hang()],
@@ -435,7 +435,7 @@ ROWS: dict[str, Row] = {
         attempts=1,
         how=("resumed",),
         deed=signals(signal.SIGSTOP),
-        settings={"agents": {"no_output_seconds": 2.0}},
+        settings={"agents": {"no_output_seconds": 5.0}},
     ),
     "worker killed": Row(
         first=WAITS,
@@ -460,7 +460,7 @@ ROWS: dict[str, Row] = {
         attempts=1,
         how=("resumed",),
         deed=signals_worker(signal.SIGSTOP),
-        task={"timeout_seconds": 8.0},
+        task={"timeout_seconds": 15.0},
     ),
     "worker and agent killed": Row(
         first=WAITS,
