@@ -245,7 +245,7 @@ def test_a_process_that_hides_is_found_by_its_descent_and_ended() -> None:
         subprocess.run([sys.executable, "-S", "-c", LEAVES], check=True, timeout=30)
         (said,) = family.left()
         assert "sleep 86321" in said
-    assert Family().left() == []
+    assert not [said for said in Family().left() if "86321" in said]  # other tests have children of their own
 
 
 def test_those_who_are_spared_or_were_there_before_are_not_left_over() -> None:
