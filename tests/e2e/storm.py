@@ -22,8 +22,8 @@ from tests.e2e.lines import case, read, say, verdict, write
 JSON = Any
 
 CHEAP = {"usage": {"input_tokens": 100, "output_tokens": 100}}
-DEAR_USD = 1.0
-DEAR = {"usage": {"input_tokens": 100, "output_tokens": 99_900}}  # just below that, at ten dollars a million
+DEAR_USD = 0.2
+DEAR = {"usage": {"input_tokens": 100, "output_tokens": 19_960}}  # just below that, at ten dollars a million
 SLOW_SECONDS = 0.8  # of the last answer, where a run is to be met alive
 TURNS_MAX = 3
 
@@ -191,8 +191,9 @@ def does_it(task: str, text: str, *, slow: bool = False, usage: Mapping[str, JSO
 
 
 def greedy(task: str) -> Iterator[dict[str, JSON]]:
-    """The same for a task whose every answer costs a dollar."""
-    steps = does_it(task, f"{task} once\n", usage=DEAR)
+    """The same for a task that looks round for long, with answers that are as dear as declared: two dollars in all."""
+    looks = [[DEAR, *read("greeter.py")]] * 7
+    steps = [*looks, *does_it(task, f"{task} once\n", usage=DEAR)]
     yield _named(f"{task}/goes on", f"The previous run of task {task} ended", steps=steps)
     yield _named(f"{task}/dear", f"# Task {task}:", steps=steps)
 

@@ -20,10 +20,10 @@ from tests.e2e import storm
 from tests.e2e.storm import Blow, Fall, Fate, Storm
 
 TASKS = {1: 20, 2: 200}
-GREEDY = {1: 10, 2: 16}
+GREEDY = {1: 8, 2: 14}
 CALM = Fate(task="calm")  # before the storm: what a supervisor holds open when it is at rest
-BUDGET_USD = 0.5
-MONEY_LEFT_USD = 10.0  # at least, for those who want more
+BUDGET_USD = 0.5  # what each may spend, and what two kills while an answer is on its way may cost
+MONEY_USD = 6.0  # room for as many at once as there are slots
 
 SETTINGS = {
     "limits": {"budget_usd": BUDGET_USD, "attempts_max": 10},
@@ -54,9 +54,9 @@ def over(scene: Any, tasks: Sequence[str]) -> Callable[[], bool]:
 
 
 def sufficient_usd(plan: storm.Plan) -> float:
-    """A cap that leaves enough to all: whoever dies before a word was heard of it may owe its whole budget."""
-    blows = sum(len(fate.blows) for fate in plan.fates)
-    return MONEY_LEFT_USD + BUDGET_USD * blows
+    """A cap that leaves enough to all, and less than the greedy want: who is killed may owe an answer more."""
+    blows = sum(blow.purpose in ("work", "review") for fate in plan.fates for blow in fate.blows)
+    return MONEY_USD + storm.DEAR_USD * blows
 
 
 @pytest.mark.timeout(1500)
@@ -93,7 +93,7 @@ def test_a_storm_loses_nothing_doubles_nothing_and_leaves_nobody(
         falls = [Fall(runs=len(list((scene.state / "runs").iterdir())) + 4, after_seconds=0.5)]
         second = Storm(scene, lambda: scene.start("--once", "--no-wait"), greed(greedy), falls)
         for task in greedy:
-            scene.drop(id=task, prompt="Write it.", review="never", budget_usd=4.0)
+            scene.drop(id=task, prompt="Write it.", review="never", budget_usd=3.0)
         second.start()
         scene.wait_for(second.until(lambda: scene.processes[-1].poll() is not None), "end of the money", 300.0)
         wrong += family.left()
@@ -121,13 +121,15 @@ def test_a_storm_loses_nothing_doubles_nothing_and_leaves_nobody(
         1 for asked in scene.server.requests if asked.status == 200 and asked.script.partition("/")[0] in greedy
     )
     if served * storm.DEAR_USD > cap_usd + storm.DEAR_USD:
-        wrong.append(f"the model has served {served} USD, above {cap_usd:g} by more than one answer")
+        wrong.append(f"the model has served {served} answers, above {cap_usd:g} by more than one answer")
     note = f"{merged} merged, {len(scene.events('RunEnded'))} runs in {seconds:.0f} s; {counts(ended)}"
     figure("G13", "real tasks in a storm, completed once", len(demands), violations=len(wrong), note=note)
     kills = f"{counts(struck)}; {first.spared + second.spared} met nobody"
     figure("G12", "killed in a storm: no orphan, zombie or descriptor left", struck.total(), note=kills)
     held = [reason for task in told["waiting"] for reason in task["waiting"] if "the cap of" in reason]
-    bill = f"{spent:.2f} USD of {cap_usd:g}; the model's own count {served * storm.DEAR_USD:g}; {len(held)} tasks held"
+    bill = (
+        f"{spent:.2f} USD of {cap_usd:g}; the model's own count {served * storm.DEAR_USD:.2f}; {len(held)} tasks held"
+    )
     figure("money", "storm under a cap of money", 1, note=bill)
 
     again = f"./scripts/test.sh tests/e2e/test_storm.py --tier {tier} --seed {seed}"
