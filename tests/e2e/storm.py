@@ -194,7 +194,7 @@ def greedy(task: str) -> Iterator[dict[str, JSON]]:
     """The same for a task that looks round for long, with answers that are as dear as declared: two dollars in all."""
     looks = [[DEAR, *read("greeter.py")]] * 7
     steps = [*looks, *does_it(task, f"{task} once\n", usage=DEAR)]
-    yield _named(f"{task}/goes on", f"The previous run of task {task} ended", steps=steps)
+    yield _named(f"{task}/dear goes on", f"The previous run of task {task} ended", steps=steps)
     yield _named(f"{task}/dear", f"# Task {task}:", steps=steps)
 
 
