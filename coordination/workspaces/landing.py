@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from coordination.errors import Conflict, Refused
+from coordination.errors import Conflict, GitFailed, Refused
 from coordination.model.runs import ConflictReport, GateResult, LandingRequest, Value, WorkspaceRequest
 from coordination.workspaces.commits import with_trailers
 from coordination.workspaces.git import Git
@@ -41,7 +41,7 @@ class LandingResult(Value):
 def land(place: Place, request: LandingRequest, *, task: str, gates: Gates) -> LandingResult:
     """Merge the commit, run the gates on the merge, move the branch. May be repeated."""
     with place.locked("landing", LOCK_SECONDS):
-        old = _integration(place.git, request.branch)
+        old = _integration(place, request.branch)
         commit = resolve(place.git, request.commit)
         done = landed(place.git, commit, old)
         if done is not None:
@@ -57,7 +57,7 @@ def land(place: Place, request: LandingRequest, *, task: str, gates: Gates) -> L
         results = gates(tree.tree, made)
         if not all(result.passed for result in results):
             return LandingResult(kind="gate_failed", integration=old, merge=made, gates=results)
-        return _moved(place.git, request.branch, task=task, old=old, new=made, results=results)
+        return _moved(place, request.branch, task=task, old=old, new=made, results=results)
 
 
 def landed(git: Git, commit: str, integration: str) -> str | None:
@@ -101,32 +101,46 @@ def _report(git: Git, merge: Merge, *, old: str, commit: str) -> ConflictReport:
     )
 
 
-def _moved(git: Git, branch: str, *, task: str, old: str, new: str, results: tuple[GateResult, ...]) -> LandingResult:
-    _refuse_checked_out(git, branch)  # again: the gates may have taken long
+def _moved(
+    place: Place, branch: str, *, task: str, old: str, new: str, results: tuple[GateResult, ...]
+) -> LandingResult:
+    _refuse_checked_out(place, branch)  # again: the gates may have taken long
     try:
-        git.set_ref(f"refs/heads/{branch}", new, old, reason=f"landed {task}")
+        place.git.set_ref(f"refs/heads/{branch}", new, old, reason=f"landed {task}")
     except Conflict:
         return LandingResult(kind="moved", integration=old, merge=new, gates=results)
     return LandingResult(kind="merged", integration=new, merge=new, gates=results)
 
 
-def _integration(git: Git, branch: str) -> str:
-    found = git.commit_at(f"refs/heads/{branch}")
+def _integration(place: Place, branch: str) -> str:
+    found = place.git.commit_at(f"refs/heads/{branch}")
     if found is None:
         raise Refused(
             f"branch {branch} is gone, expected it to hold what has landed. Find its last commit with "
             f"'git log --all --grep {_REVIEWED}' and run: git branch {branch} <commit>"
         )
-    _refuse_checked_out(git, branch)
+    _refuse_checked_out(place, branch)
     return found
 
 
-def _refuse_checked_out(git: Git, branch: str) -> None:
-    where = git.text("for-each-ref", "--format=%(worktreepath)", f"refs/heads/{branch}")
+def _refuse_checked_out(place: Place, branch: str) -> None:
+    where = _checked_out(place, branch)
     if where:
         raise Refused(
             f"{branch} is checked out in {where}: nothing can land there. Run: git -C {where} switch --detach"
         )
+
+
+def _checked_out(place: Place, branch: str) -> str:
+    """Where a branch is checked out; "" when it is nowhere."""
+    asked = ("for-each-ref", "--format=%(worktreepath)", f"refs/heads/{branch}")
+    try:
+        return place.git.text(*asked)
+    except GitFailed:
+        # it fails over a worktree that is being made just now, or whose making was killed: then it is neither
+        with place.locked("workspaces"):
+            place.forget_half_made()
+            return place.git.text(*asked)
 
 
 def _target(git: Git, name: str) -> str:

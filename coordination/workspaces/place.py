@@ -76,6 +76,17 @@ class Place:
                     whole.add(tree.name)
         return tuple(sorted((recorded | set(self.names())) - whole))
 
+    def forget_half_made(self) -> None:
+        """Remove git's records of workspaces of ours that were never finished. Only for who owns their making.
+
+        Git was killed while it wrote them. One with an empty file makes git refuse to list worktrees, for the user's
+        own ``git branch``, too, and to make any other.
+        """
+        for entry in (self.common / "worktrees").glob("*/gitdir"):
+            tree = Path(os.path.normpath(entry.parent / os.fsdecode(entry.read_bytes()).strip("\n"))).parent
+            if tree.parent == self.workspaces and half_made(entry.parent):
+                forget(entry.parent)
+
     def sweep(self, name: str) -> None:
         """Remove what ``forget`` leaves when it is killed just before its end: an empty directory of that name."""
         for entry in (self.common / "worktrees").glob(f"{name}*"):
@@ -115,10 +126,17 @@ class Place:
 
 def half_made(directory: Path) -> bool:
     """Whether git was killed while it made this worktree."""
-    if not all((directory / name).exists() for name in ("HEAD", "commondir", "gitdir")):
+    if not all(_written(directory / name) for name in ("HEAD", "commondir", "gitdir")):
         return True
     locked = directory / "locked"
     return locked.exists() and locked.read_text().strip() == "initializing"
+
+
+def _written(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def forget(directory: Path) -> None:

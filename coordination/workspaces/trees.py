@@ -93,6 +93,7 @@ def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> Path:
     _vacate(place, path)
     if directory is not None:
         forget(directory)
+    place.forget_half_made()
     place.sweep(request.name)
     make_directory(place.workspaces)
     start = [_branch(place, request)] if request.branch else ["--detach", resolve(place.git, request.commit)]

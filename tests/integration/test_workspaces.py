@@ -265,6 +265,33 @@ def test_stale_locks_of_killed_git_calls_do_not_stop_us(scene: Scene) -> None:
     assert scene.commit(path) == git(scene.root, "rev-parse", "coordination/task/T")
 
 
+@pytest.mark.parametrize("left", ["", "../..\n"])
+def test_a_worktree_that_git_was_killed_over_stops_nobody_else(scene: Scene, left: str) -> None:
+    """Killed while it made one, it left a file empty, or one out: others are made, and what is done lands."""
+    scene.ensure("A")
+    commit = scene.work("B", "b.txt", "b\n")
+    half = scene.root / ".git/worktrees/A"
+    (half / "commondir").write_text(left)
+    if left:
+        (half / "HEAD").unlink()
+    else:
+        with pytest.raises(AssertionError, match="failed to read"):
+            git(scene.root, "branch")
+    assert scene.workspaces.land(scene.request(commit), task="B", gates=lambda *_: ()).kind == "merged"
+    scene.ensure("C")
+    git(scene.root, "branch")
+    assert (scene.ensure("A") / "story.txt").exists()
+
+
+def test_a_users_own_worktree_is_none_of_ours_to_mend(scene: Scene, tmp_path: Path) -> None:
+    """What git was killed over elsewhere stays as it is, and is named when it is in the way."""
+    git(scene.root, "worktree", "add", "--quiet", "--detach", str(tmp_path / "theirs"))
+    (scene.root / ".git/worktrees/theirs/commondir").write_text("")
+    with pytest.raises(Refused, match=r"failed to read .*theirs/commondir"):
+        scene.ensure("C")
+    assert (scene.root / ".git/worktrees/theirs/HEAD").exists()
+
+
 # --- committing
 
 
