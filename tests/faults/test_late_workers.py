@@ -17,7 +17,7 @@ import pytest
 from coordination.environment import MARKER
 from coordination.testing.account import Demand, doubled, left_behind, lost
 from coordination.testing.stage import Stage, supervise_forked
-from coordination.testing.strikes import everybody, send
+from coordination.testing.strikes import send
 
 JSON = Any
 
@@ -54,13 +54,22 @@ def drop(stage: Stage, number: int, seconds: float, **fields: JSON) -> Demand:
     return Demand(task=name, content={f"{name}.txt": name})
 
 
-def workers(stage: Stage, demands: list[Demand]) -> dict[str, int]:
-    """The worker of every task's first run, once all of them have begun."""
-    runs = [f"{demand.task}.1.work" for demand in demands]
-    begun = [stage.state / "runs" / run / "worker.json" for run in runs]
-    stage.wait_for(lambda: all(path.exists() for path in begun), "beginning of all workers")
-    living = everybody(stage)
-    return {run: living[run]["worker"] for run in runs}
+def stopped(stage: Stage, demands: list[Demand]) -> dict[str, int]:
+    """The workers of all first runs, each stopped in its tracks as soon as it has begun."""
+    found: dict[str, int] = {}
+
+    def all_stopped() -> bool:
+        for demand in demands:
+            run = f"{demand.task}.1.work"
+            begun = stage.state / "runs" / run / "worker.json"
+            if run not in found and begun.exists():
+                pid = json.loads(begun.read_text())["pid"]
+                assert send(pid, f"{stage.uuid}/{run}", signal.SIGSTOP), "it went before it could be stopped"
+                found[run] = pid
+        return len(found) == len(demands)
+
+    stage.wait_for(all_stopped, "beginning of all workers")
+    return found
 
 
 def signal_all(stage: Stage, found: dict[str, int], number: signal.Signals) -> int:
@@ -82,8 +91,7 @@ def test_a_worker_that_stood_still_while_supervisors_changed_is_heard_once(
     stage = make(count)
     demands = [drop(stage, number, 2.0) for number in range(count)]
     first = stage.start()
-    found = workers(stage, demands)
-    assert signal_all(stage, found, signal.SIGSTOP) == count
+    found = stopped(stage, demands)
     first.kill()
     first.wait()
     second = stage.start("--once")
@@ -105,11 +113,10 @@ def test_a_worker_that_stood_still_past_its_time_is_not_heard_at_all(
 ) -> None:
     """Its run was given up: it is killed as it stands, before another one begins, and has no last word."""
     count = COUNT[tier]
-    stage = make(count, timeout_seconds=4.0)
+    stage = make(count, timeout_seconds=6.0)
     demands = [drop(stage, number, 0.6) for number in range(count)]
     supervisor = stage.start("--once")
-    found = workers(stage, demands)
-    stopped = signal_all(stage, found, signal.SIGSTOP)
+    found = stopped(stage, demands)
     stage.wait_for(lambda: len(stage.events("RunEnded", task="L0")) >= 1, "end of the first run")
     again = stage.wait_for_event("RunPlanned", run="L0.2.work")
     (ended,) = stage.events("RunEnded", run="L0.1.work")
@@ -118,9 +125,8 @@ def test_a_worker_that_stood_still_past_its_time_is_not_heard_at_all(
     assert supervisor.wait(90) == 0, stage.said()
     assert signal_all(stage, found, signal.SIGCONT) == 0
     wrong = checked(stage, demands)
-    figure("G10", "stopped workers whose run was given up", stopped, violations=len(wrong))
+    figure("G10", "stopped workers whose run was given up", count, violations=len(wrong))
     assert wrong == []
-    assert stopped == count
     endings = Counter(event["outcome"]["ending"] for event in stage.events("RunEnded") if event["run"] in found)
     assert endings == {"timed_out": count}
 
