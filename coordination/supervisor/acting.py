@@ -49,6 +49,10 @@ class Actor:
             elif self._waited(run) > START_SECONDS:
                 self._kill(run)  # whoever holds the lock, or should: it hangs before it did anything
 
+    def stopping(self, run: Run) -> bool:
+        """Whether it was asked to stop, and must be when its grace is over."""
+        return run.id in self._killing
+
     def _take_back(self, run: Run) -> None:
         """What an earlier supervisor wished and did not live to do: a later crash must not be taken for a stop."""
         files.discard(self._coordinator.run_directory(run.id) / "stop.json")

@@ -12,8 +12,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -24,13 +25,16 @@ from coordination.environment import MARKER
 
 REAP_SECONDS = 5.0
 _LOOK_SECONDS = 0.005
+_CAN_WAIT = hasattr(os, "waitid")  # not on macOS before Python 3.13
 
 
 class Children:
-    """The workers this supervisor started."""
+    """The workers this supervisor started. ``ended`` is called when one of them ends, in a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[], None] = lambda: None) -> None:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._ended = ended
+        self._awaited: set[str] = set()  # runs whose end is told
 
     def spawn(self, run: str, directory: Path, environment: Mapping[str, str]) -> None:
         """Start the worker of a run in its own session."""
@@ -44,6 +48,20 @@ class Children:
                 stderr=log,
                 start_new_session=True,
             )
+        if _CAN_WAIT:
+            with contextlib.suppress(RuntimeError):  # no room for a thread: then somebody has to look
+                threading.Thread(target=self._tell_end, args=(self._processes[run].pid,), daemon=True).start()
+                self._awaited.add(run)
+
+    def _tell_end(self, number: int) -> None:
+        """Sleep until it ends, without collecting it: that is left to who asks for its exit code."""
+        with contextlib.suppress(ChildProcessError):  # collected already
+            os.waitid(os.P_PID, number, os.WEXITED | os.WNOWAIT)
+        self._ended()
+
+    def told(self, run: str) -> bool:
+        """Whether ``ended`` is called at the end of the run's worker, so that nobody needs to look."""
+        return run in self._awaited
 
     def mine(self, run: str) -> bool:
         """Whether this supervisor started the run's worker."""
@@ -60,6 +78,7 @@ class Children:
 
     def forget(self, run: str, group: str) -> None:
         """Its outcome is known: wait for the process, which has nothing left to do; nobody is in its groups then."""
+        self._awaited.discard(run)
         process = self._processes.pop(run, None)
         if process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):

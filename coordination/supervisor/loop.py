@@ -37,7 +37,7 @@ Narrate = Callable[[e.Record], None]
 
 FULL_SECONDS = 1.0  # between tries while the disk is full
 LATER_SECONDS = 7 * 24 * 3600.0  # past every delay that planning knows
-BUSY_SECONDS = 0.05  # between looks at the locks of live runs
+BUSY_SECONDS = 0.05  # between looks at a run of which nobody tells us when it goes on
 NOTE_SECONDS = 1.0  # supervisor.json is published at most this often
 FAR_SECONDS = 1e9  # later than the end of any delay
 
@@ -68,9 +68,9 @@ class Supervisor:
         self._receipts = receipts or (lambda _receipt: None)
         self._mark: Mark = mark or (lambda _name: None)
         self._complain, self._complaint = complain or (lambda _why: None), ""
-        children = Children()
-        self._observer = Observer(coordinator, children, self._mark)
-        self._actor = Actor(coordinator, children, self._mark)
+        self._children = Children(self._wake)
+        self._observer = Observer(coordinator, self._children, self._mark)
+        self._actor = Actor(coordinator, self._children, self._mark)
         self._signals = 0
         self._wakeups: Wakeups | None = None
         self._noted: tuple[int, float] = (-1, 0.0)
@@ -115,6 +115,9 @@ class Supervisor:
 
     def _asked(self, _number: int, _frame: FrameType | None) -> None:
         self._signals += 1
+        self._wake()
+
+    def _wake(self) -> None:
         if self._wakeups is not None:
             self._wakeups.wake()
 
@@ -287,11 +290,15 @@ class Supervisor:
         self._snapshot()
         self._note()
         poll = self.coordinator.settings.supervisor.poll_seconds
-        running = bool(self.coordinator.store.state.live_runs())
-        self._tidy(running=running)
-        busy = running or self._unjudged()
+        runs = self.coordinator.store.state.live_runs()
+        self._tidy(running=bool(runs))
+        busy = any(self._pressing(run) for run in runs) or self._unjudged()
         assert self._wakeups is not None
         self._wakeups.wait(min(poll, BUSY_SECONDS) if busy else poll)
+
+    def _pressing(self, run: Run) -> bool:
+        """Whether it is about to begin or to be stopped, or was begun by another supervisor: only looking helps."""
+        return not run.started_at or self._actor.stopping(run) or not self._children.told(run.id)
 
     def _tidy(self, *, running: bool) -> None:
         """Once after the last run ended: while agents run, their sandboxes may stand on what they left."""

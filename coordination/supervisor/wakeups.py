@@ -15,7 +15,7 @@ from watchdog.observers import Observer
 
 
 class Wakeups(FileSystemEventHandler):
-    """Watches directories. (The death of children is no news: every git call is one.)
+    """Watches directories. (That a child died is no news, every git call is one; workers have threads that wait.)
 
     What is below them is watched as well, for what the library does with a file that leaves what it watches: it waits
     half a second for it to turn up again, and tells of nothing else meanwhile. And the inbox is emptied downwards.

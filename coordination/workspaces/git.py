@@ -20,6 +20,7 @@ import subprocess
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -288,7 +289,12 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _program() -> str:
-    found = shutil.which("git")
+    return _on_path(os.environ.get("PATH", os.defpath))
+
+
+@lru_cache(1)
+def _on_path(path: str) -> str:
+    found = shutil.which("git", path=path)
     if found is None:
         raise Unsuitable("git is not on PATH: install git 2.38 or newer")
     return found

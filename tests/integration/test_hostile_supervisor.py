@@ -442,6 +442,20 @@ def test_without_notifications_it_looks_by_itself(tmp_path: Path) -> None:
     assert not wakeups.watching
 
 
+def test_the_end_of_a_run_is_told_and_not_looked_for(tmp_path: Path) -> None:
+    """A supervisor that looks by itself once an hour goes on at once: file, end of the run, file, end of the run."""
+    stage = Stage(tmp_path, settings={**SCRIPTED, "supervisor": {"poll_seconds": 3600.0}}).build()
+    try:
+        stage.start()
+        stage.wait_for_event("IntegrationCreated")
+        for task in ("first", "second"):
+            script = json.dumps({"sleep_seconds": 0.5, "report": "Nothing there."})
+            stage.drop(id=task, kind="search", prompt=f"Look.\n\n```script\n{script}\n```\n")
+            stage.wait_for_event("TaskDone", task=task)
+    finally:
+        stage.close()
+
+
 def test_a_file_that_is_taken_does_not_hold_back_the_next(tmp_path: Path) -> None:
     """A move to a directory below is told as one move: the library sees both ends, and does not wait for the other."""
     taken = tmp_path / ".taken"
