@@ -265,10 +265,11 @@ def answer(identity: str) -> dict[str, Any]:
         ([INIT, answer("1")], [], 1.0 + 5.0),
         ([INIT, answer("1")], ["1"], 1.0),
         ([INIT, answer("1"), TOOL], ["1"], 1.0 + 5.0),
+        ([INIT, answer("1"), TOOL, answer("2"), TOOL], ["1"], 2.0 + 2 * 5.0),
         ([INIT, answer("1"), TOOL, answer("2")], ["1", "2"], 2.0),
         ([INIT, answer("1"), DONE | {"model_usage_since_last_result": {"s": {"costUSD": 1.0}}}], ["1"], 1.0),
     ],
-    ids=["not asked", "asked", "in the midst of it", "heard", "asked again", "heard again", "told"],
+    ids=["not asked", "asked", "in the midst of it", "heard", "asked again", "not written", "heard again", "told"],
 )
 def test_an_answer_on_its_way_to_a_program_that_died_is_owed(said: Any, recorded: Any, owed: float) -> None:
     """Whoever dies between a question and the end of its answer may owe one answer more than was heard; nobody else."""

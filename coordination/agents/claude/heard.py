@@ -56,7 +56,7 @@ class Heard:
         self.complaint = ""
         self.results: list[Mapping[str, JSON]] = []
         self._asking = False  # an answer is on its way
-        self._unheard_usd = 0.0
+        self._unknown_usd = 0.0
         self.trouble = ""  # what kind of error the program itself last spoke of
         self.rejected = False  # the service says the usage limit is reached
         self.warned = 0.0  # how much of a usage window is used up, as the service warned; 0: no warning
@@ -96,11 +96,14 @@ class Heard:
                 self.complaint = str(answer.get("error", ""))
 
     def complete(self, usages: Mapping[str, Mapping[str, JSON]], response_usd: float) -> None:
-        """Take in what messages used, by id, of which no result has told; an answer on its way costs so much."""
+        """Take in what messages used, by id, of which no result has told. What nobody can tell costs so much an answer.
+
+        That is one on its way, and those that the program, which writes its record a little later, had not written.
+        """
         for identity in self._unbilled.keys() & usages.keys():
             self._unbilled[identity].usage = usages[identity]
-        unheard = self._asking or not self._unbilled.keys() <= usages.keys()
-        self._unheard_usd = response_usd if unheard else 0.0
+        unknown = len(self._unbilled.keys() - usages.keys()) + self._asking
+        self._unknown_usd = response_usd * unknown
 
     @property
     def owing(self) -> bool:
@@ -155,7 +158,7 @@ class Heard:
         """What the run cost so far: exact up to the last result, estimated after it."""
         open_messages = list(self._unbilled.values())
         spent = self._billed if not open_messages else total(self._billed, estimated(open_messages))
-        return msgspec.structs.replace(spent, cost_usd=spent.cost_usd + self._unheard_usd, turns=self.turns)
+        return msgspec.structs.replace(spent, cost_usd=spent.cost_usd + self._unknown_usd, turns=self.turns)
 
 
 def _file_of(arguments: JSON) -> str:
