@@ -14,7 +14,7 @@ from random import Random
 from time import monotonic
 from typing import Any
 
-from coordination.testing.account import Demand
+from coordination.testing.account import INTEGRATION, Demand
 from coordination.testing.stage import Stage
 from coordination.testing.strikes import everybody, strike
 from tests.e2e.lines import case, read, say, verdict, write
@@ -39,11 +39,13 @@ TROUBLES = (*LANDS, *ENDS_BADLY)
 
 @dataclass(frozen=True, kw_only=True)
 class Blow:
-    """A part of the next run for that purpose is killed so long after it was first seen."""
+    """A part of the next run for that purpose is killed so long after it was first seen and all else has come."""
 
     purpose: str
     part: str
     after_seconds: float
+    after_answers: int = 0  # of the model, to this task
+    after_landing: bool = False  # once the branch has moved: all is done, and only nobody has said so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +127,8 @@ def _blows(dice: Random, fates: Sequence[Fate]) -> Mapping[str, list[Blow]]:
         if open_to:
             longest = {"worker": 2.5, "agent": 1.2}[part] if purpose in ("work", "review") else 0.25
             blow = Blow(purpose=purpose, part=part, after_seconds=dice.uniform(0.0, longest))
+            if purpose == "landing" and number % 2:
+                blow = Blow(purpose=purpose, part=part, after_seconds=0.0, after_landing=True)
             found[dice.choice(open_to).task].append(blow)
     return found
 
@@ -193,7 +197,7 @@ def does_it(task: str, text: str, *, slow: bool = False, usage: Mapping[str, JSO
 def greedy(task: str) -> Iterator[dict[str, JSON]]:
     """The same for a task that looks round for long, with answers that are as dear as declared: two dollars in all."""
     looks = [[DEAR, *read("greeter.py")]] * 7
-    steps = [*looks, *does_it(task, f"{task} once\n", usage=DEAR)]
+    steps = [[{"delay_seconds": 0.1}, *step] for step in (*looks, *does_it(task, f"{task} once\n", usage=DEAR))]
     yield _named(f"{task}/dear goes on", f"The previous run of task {task} ended", steps=steps)
     yield _named(f"{task}/dear", f"# Task {task}:", steps=steps)
 
@@ -213,10 +217,12 @@ class Storm:
     start: Callable[[], object]  # another supervisor
     blows: dict[str, list[Blow]]  # those to come, by task
     falls: list[Fall] = field(default_factory=list)
+    answered: Callable[[str], int] = lambda _task: 0  # how many answers a task has had
     struck: Counter[str] = field(default_factory=Counter)
     _newest: dict[str, str] = field(default_factory=dict)  # task -> its newest run
     _seen: set[str] = field(default_factory=set)  # names of run directories
     _due: dict[tuple[str, Blow], float] = field(default_factory=dict)
+    _before: dict[str, str] = field(default_factory=dict)  # run -> where the branch was when it was first seen
     _falling: float | None = None
 
     def turn(self) -> None:
@@ -255,10 +261,17 @@ class Storm:
             yield run, meant[0]
 
     def _strikes(self, run: str, blow: Blow, living: Mapping[str, int]) -> bool:
-        if blow.part not in living:
+        if blow.part not in living or not self._come(run, blow):
             return False
         due = self._due.setdefault((run, blow), monotonic() + blow.after_seconds)
         return monotonic() >= due and strike(self.stage, run, blow.part)
+
+    def _come(self, run: str, blow: Blow) -> bool:
+        """Whether it is time for a blow that waits for something to happen."""
+        if blow.after_answers and self.answered(run.split(".", maxsplit=1)[0]) < blow.after_answers:
+            return False
+        branch = (self.stage.repository / ".git/refs/heads" / INTEGRATION).read_text()
+        return not blow.after_landing or branch != self._before.setdefault(run, branch)
 
     def _fall(self) -> None:
         if self._falling is None and self.falls and len(self._seen) >= self.falls[0].runs:

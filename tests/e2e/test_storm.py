@@ -82,7 +82,11 @@ def rages(scene: Any, plan: storm.Plan) -> tuple[Storm, list[str]]:
 def spends(scene: Any, greedy: Sequence[str]) -> Storm:
     """Those who want more than there is, under the same cap; until nothing more may start."""
     falls = [Fall(runs=len(list((scene.state / "runs").iterdir())) + 4, after_seconds=0.5)]
-    second = Storm(scene, lambda: scene.start("--once", "--no-wait"), greed(greedy), falls)
+
+    def answered(task: str) -> int:
+        return sum(1 for asked in scene.server.requests if asked.status == 200 and asked.script.startswith(f"{task}/"))
+
+    second = Storm(scene, lambda: scene.start("--once", "--no-wait"), greed(greedy), falls, answered)
     for task in greedy:
         scene.drop(id=task, prompt="Write it.", review="never", budget_usd=3.0)
     second.start()
@@ -148,7 +152,9 @@ def test_a_storm_loses_nothing_doubles_nothing_and_leaves_nobody(
 
 def greed(tasks: Sequence[str]) -> dict[str, list[Blow]]:
     """Two of those who spend much are killed, too: what they had spent must not be forgotten."""
-    worker, agent = (Blow(purpose="work", part=part, after_seconds=1.5) for part in ("worker", "agent"))
+    worker, agent = (
+        Blow(purpose="work", part=part, after_seconds=0.0, after_answers=6) for part in ("worker", "agent")
+    )
     return {tasks[0]: [worker], tasks[1]: [agent]}
 
 
