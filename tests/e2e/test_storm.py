@@ -34,6 +34,7 @@ SETTINGS = {
     "roles.green": {"slots": 8},
     "roles.red": {"slots": 4},
 }
+KEPT = "its workspace was kept"
 OVER = {"merged", "failed", "waiting_for_person", "cancelled", "dependency_failed"}
 
 
@@ -101,9 +102,10 @@ def may_end(task: str) -> Demand:
 
 
 def bugs(scene: Any) -> list[str]:
-    """Runs that ended by an error of ours: whatever was killed, that is never right."""
-    ended = [event for event in scene.events("RunEnded") if event["outcome"].get("code") == "worker_error"]
-    return [f"{event['run']}: {event['outcome']['reason']}" for event in ended]
+    """Runs that ended by an error of ours, or could not clear up: whatever was killed, that is never right."""
+    ended = [(event["run"], event["outcome"]) for event in scene.events("RunEnded")]
+    wrong = [(run, out) for run, out in ended if out.get("code") == "worker_error" or KEPT in out.get("reason", "")]
+    return [f"{run}: {outcome['reason']}" for run, outcome in wrong]
 
 
 @pytest.mark.timeout(1500)
