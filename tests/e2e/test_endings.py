@@ -540,7 +540,7 @@ ROWS: dict[str, Row] = {
 ALWAYS = {
     *("gave up", "not permitted", "turn limit", "budget", "prompt too long", "refusal, another model"),
     *("a review without its form", "billing", "overloaded", "no connection", "stalled", "usage limit"),
-    *("warned of a limit", "agent killed", "out of memory", "worker stopped", "hangs after its result"),
+    *("warned of a limit", "agent killed", "out of memory"),
 }
 
 

@@ -334,7 +334,7 @@ def test_no_secret_of_the_supervisors_environment_is_written_anywhere(make: Call
 
 def test_a_worker_that_was_stopped_in_its_tracks_does_not_outlive_a_cancellation(make: Callable[..., Stage]) -> None:
     """SIGSTOP hears no SIGTERM: after its grace it is killed, and the task may be retried."""
-    stage = make()
+    stage = make(supervisor={"poll_seconds": 0.05, "stop_grace_seconds": 3.0})  # two commands fit into it
     drop(stage, {**DOES_IT, "sleep_seconds": 1.0})
     supervisor = stage.start()
     worker = held(stage)
