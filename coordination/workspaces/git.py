@@ -24,6 +24,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
+from coordination.environment import MARKER
 from coordination.errors import Conflict, GitFailed, Unsuitable
 
 TIMEOUT_SECONDS = 300.0
@@ -213,6 +214,8 @@ class Git:
             environment[f"GIT_CONFIG_VALUE_{number}"] = value
         if self.index is not None:
             environment["GIT_INDEX_FILE"] = str(self.index)
+        if MARKER in os.environ:  # a call outlives the worker that is killed: whoever ends the run must find it
+            environment[MARKER] = os.environ[MARKER]
         return environment
 
     def _failed(self, arguments: Sequence[str], code: int, stderr: str) -> GitFailed:

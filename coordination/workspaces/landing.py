@@ -46,10 +46,11 @@ def land(place: Place, request: LandingRequest, *, task: str, gates: Gates) -> L
         done = landed(place.git, commit, old)
         if done is not None:
             return LandingResult(kind="merged", integration=old, merge=done)
-        tree = ensure_linked(place, WorkspaceRequest(name=LANDING, commit=old))
-        # a merge that did not get further than here is on no branch, and nobody's work
-        preserve(place, tree, task, ignored=False, commits=False)
-        check_out(tree, old)
+        tree, fresh = ensure_linked(place, WorkspaceRequest(name=LANDING, commit=old))
+        if not fresh:
+            # a merge that did not get further than here is on no branch, and nobody's work
+            preserve(place, tree, task, ignored=False, commits=False)
+            check_out(tree, old)
         made = _merged(tree, request, task=task, old=old, commit=commit)
         if isinstance(made, LandingResult):
             return made

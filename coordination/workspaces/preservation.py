@@ -37,6 +37,8 @@ def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits
     """
     clear_locks(git.directory)
     head = git.commit_at("HEAD")
+    if head and _as_committed(git, ignored=ignored) and not (commits and _unreachable(git, head, task)):
+        return None
     with _scratch(place, git.tree.name) as scratch:
         indexed = _own_index(git, scratch / "index", head)
         staged = indexed.run("write-tree", accept=(0, 128))  # 128: a merge is under way, nothing can be told as staged
@@ -50,6 +52,14 @@ def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits
     # dated like its parent, so that keeping the same again gives the same commit
     parents += [git.make_commit(index, parents, f"Index of {git.tree.name}\n", dated_like=head) for index in others]
     return _named(git, task, tree, parents, _message(git, left_out))
+
+
+def _as_committed(git: Git, *, ignored: bool) -> bool:
+    """Whether there is nothing but HEAD's files, staged or not, by one quick call. False may also mean: ask further."""
+    if (git.directory / "MERGE_HEAD").exists() or nested_repositories(git):
+        return False
+    asked = ["--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=none", *["--ignored"] * ignored]
+    return git.run("status", *asked).names == []
 
 
 def preserved(git: Git, task: str) -> tuple[str, ...]:

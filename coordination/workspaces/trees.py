@@ -18,7 +18,15 @@ _REASON = "kept by coordination"  # locked: the user's own ``git worktree prune`
 
 def ensure(place: Place, request: WorkspaceRequest, *, task: str, fresh: bool) -> Path:
     """The workspace as asked for. What a killed run left is kept under a ref, and stays unless ``fresh``."""
-    git = ensure_linked(place, request)
+    git, made = ensure_linked(place, request)
+    if not made:  # else it is exactly what was asked for, and holds nothing of anybody's
+        _put_in_order(place, git, request, task, fresh=fresh)
+    if request.bring_in:
+        bring_in(place, git, request.bring_in, task)
+    return git.tree
+
+
+def _put_in_order(place: Place, git: Git, request: WorkspaceRequest, task: str, *, fresh: bool) -> None:
     if request.branch:
         _restore_branch(git, request)
         _settle_on_branch(place, git, request.branch, task, fresh=fresh)
@@ -26,22 +34,22 @@ def ensure(place: Place, request: WorkspaceRequest, *, task: str, fresh: bool) -
         # ignored files are what gates and builds made: they go, so that nothing old can make a gate pass
         preserve(place, git, task, ignored=False)
         check_out(git, resolve(git, request.commit))
-    if request.bring_in:
-        bring_in(place, git, request.bring_in, task)
-    return git.tree
 
 
-def ensure_linked(place: Place, request: WorkspaceRequest) -> Git:
-    """A worktree that git knows and that has its files; on which commit is not said yet."""
+def ensure_linked(place: Place, request: WorkspaceRequest) -> tuple[Git, bool]:
+    """A worktree that git knows and that has its files, and whether it was made just now.
+
+    On which commit is said only of one that was made.
+    """
     path = place.path(request.name)
     with place.locked("workspaces"):
-        directory = _recorded(place, request, path)
+        directory, made = _recorded(place, request, path)
     _link(place, path, directory)
     clear_locks(directory)
     git = Git(place.common, directory=directory, tree=path)
     if not (directory / "index").exists():
         git.run("reset", "--hard", "--quiet")  # new, or killed before its files were all there
-    return git
+    return git, made
 
 
 def check_out(git: Git, commit: str) -> None:
@@ -85,11 +93,11 @@ def remove(place: Place, name: str, task: str) -> str | None:
     return kept
 
 
-def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> Path:
-    """Git's directory for the workspace; made when missing, made anew when half-made or when its tree is gone."""
+def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> tuple[Path, bool]:
+    """Git's directory for the workspace, and whether it was made: when missing, half-made, or when its tree is gone."""
     directory = place.record(path)
     if directory is not None and not half_made(directory) and path.is_dir() and not path.is_symlink():
-        return directory
+        return directory, False
     _vacate(place, path)
     if directory is not None:
         forget(directory)
@@ -104,7 +112,7 @@ def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> Path:
     made = place.record(path)
     if made is None:
         raise Refused(f"git made the workspace {path} but does not name it: is {place.state} another path now?")
-    return made
+    return made, True
 
 
 def _branch(place: Place, request: WorkspaceRequest) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from coordination.environment import MARKER
 from coordination.errors import NotFound, Refused, Unsuitable, UsageError
 from coordination.model.runs import DiffStat, GateResult, LandingRequest, WorkspaceRequest
 from coordination.workspaces import (
@@ -862,3 +864,18 @@ def test_a_whole_cycle_leaves_the_users_things_byte_identical(scene: Scene) -> N
     scene.workspaces.remove("B", "B")
     assert everything() == before
     assert git(root, "fsck", "--connectivity-only").startswith(("", "dangling"))
+
+
+def test_a_call_of_git_carries_the_mark_of_its_run(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It outlives the worker that is killed, and must be found by whoever ends the run."""
+    directory = tmp_path / "programs"
+    directory.mkdir()
+    program = directory / "git"
+    program.write_text(f"#!/bin/sh\nenv > '{directory}/seen'\nexec '{shutil.which('git')}' \"$@\"\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    monkeypatch.setenv(MARKER, "a-log/T.1.work")
+    scene.workspaces.resolve("main")
+    assert f"{MARKER}=a-log/T.1.work" in (directory / "seen").read_text().splitlines()
