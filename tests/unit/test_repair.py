@@ -264,6 +264,14 @@ def test_a_lost_line_feed_loses_nothing(directory: Path) -> None:
     assert repaired(directory) == ALL
 
 
+@pytest.mark.parametrize("name", [FIRST, SECOND, THIRD])
+def test_a_lost_line_feed_behind_a_header_loses_nothing(directory: Path, name: str) -> None:
+    """A header that became one with the first line is taken off it again, whatever stands between them now."""
+    header = (directory / name).read_bytes().partition(b"\n")[0]
+    change(directory / name, header + b"\n", header + b"\x0b")
+    assert repaired(directory) == ALL
+
+
 def test_a_line_that_quotes_a_line_is_one_line(tmp_path: Path) -> None:
     """What looks like the beginning of a line within a payload cuts nothing, also next to damage."""
     where = tmp_path / "log"
