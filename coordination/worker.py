@@ -93,8 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         if any((directory / name).exists() for name in ("outcome.json", "revoked", "worker.json")):
             return 0
         request = msgspec.json.decode(files.read(directory / "request.json"), type=RunRequest)
-        bounds = msgspec.structs.asdict(request.bounds)
-        confinement.enter(**bounds)
+        confinement.enter(**msgspec.structs.asdict(request.confinement))
         me = locks.identity()
         begun = msgspec.to_builtins(me) | {"token": request.token}
         _when_there_is_room(lambda: files.publish_json(directory / "worker.json", begun), stop)

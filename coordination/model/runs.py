@@ -192,7 +192,7 @@ class LandingRequest(Value, frozen=True, kw_only=True):
     trailers: dict[str, str] = {}
 
 
-class Bounds(Value, frozen=True, kw_only=True):
+class Confinement(Value, frozen=True, kw_only=True):
     """What a run may take of the machine, with all its descendants; 0: as much as there is."""
 
     group: str = ""  # names the control groups it is counted in
@@ -212,7 +212,7 @@ class RunRequest(Value, frozen=True, kw_only=True):
     state_directory: str
     workspace: WorkspaceRequest
     limits: Limits
-    bounds: Bounds = Bounds()
+    confinement: Confinement = Confinement()
     agent: AgentRequest | None = None
     gates: tuple[GateCommand, ...] = ()
     landing: LandingRequest | None = None

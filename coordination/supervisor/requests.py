@@ -15,7 +15,7 @@ from coordination.model.reviews import REVIEW_SCHEMA
 from coordination.model.roles import Role
 from coordination.model.runs import (
     AgentRequest,
-    Bounds,
+    Confinement,
     GateCommand,
     LandingRequest,
     Purpose,
@@ -76,7 +76,7 @@ def _frame(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
         state_directory=str(coordinator.home.state),
         workspace=WorkspaceRequest(name=run.id, base=run.base, commit=run.commit),
         limits=run.limits,
-        bounds=_bounds(coordinator.run_group(run.id), coordinator.settings.agents),
+        confinement=_confinement(coordinator.run_group(run.id), coordinator.settings.agents),
         title=f"{task.spec.title} [{task.id}]",
         stop_grace_seconds=coordinator.settings.supervisor.stop_grace_seconds,
         author={
@@ -87,8 +87,8 @@ def _frame(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
     )
 
 
-def _bounds(group: str, agents: Agents) -> Bounds:
-    return Bounds(
+def _confinement(group: str, agents: Agents) -> Confinement:
+    return Confinement(
         group=group,
         memory_bytes=int(agents.memory_gib * _GIB),
         processes=agents.processes_max,
