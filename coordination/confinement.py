@@ -53,7 +53,7 @@ def works() -> list[str]:
 
 
 def _lower(which: int, most: int) -> None:
-    """A limit that no descendant can raise again; one that is lower already stays."""
+    """A limit that no descendant without privileges can raise again; one that is lower already stays."""
     hard = resource.getrlimit(which)[1]
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(which, (most, most))
