@@ -1,7 +1,8 @@
 """What is left of runs that are over, and which runs are over without the log knowing? Found, and put right.
 
-The loop settles dead runs by itself, when it next runs. The rest is what a kill at the worst moment leaves for good, and
-``coord repair`` finds. Nothing is destroyed: what a workspace holds is kept under a ref or moved aside, a run's directory stays.
+The loop settles dead runs by itself, when it next runs. The rest is what a kill at the worst moment leaves for good,
+and ``coord repair`` finds. Nothing is destroyed: what a workspace holds is kept under a ref or moved aside, a run's
+directory stays.
 """
 
 from __future__ import annotations

@@ -151,6 +151,33 @@ class Row:
     needs: str = ""  # what the system must be able to limit
 
 
+def parked(first: Any) -> Row:
+    """A usage limit whose end is not waited for here."""
+    return Row(
+        first=first,
+        codes=("usage_limit_reached",),
+        state="queued",
+        exit=1,
+        login=True,
+        free=True,
+        limits=("usage limit",),
+        arguments=("--no-wait",),
+    )
+
+
+def went_on(code: str, deed: Callable[[Any, str], None], **more: Any) -> Row:
+    """Somebody does something to the first run, and the next one goes on in its session."""
+    return Row(
+        first=WAITS,
+        going_on=DOES_IT,
+        codes=(code, "completed"),
+        attempts=1,
+        how=("resumed",),
+        deed=deed,
+        **more,
+    )
+
+
 ROWS: dict[str, Row] = {
     "done": Row(),
     "gave up": Row(
@@ -335,52 +362,16 @@ ROWS: dict[str, Row] = {
         how=("resumed",),
         login=True,
     ),
-    "usage limit far away": Row(
-        first=lambda: [[usage_limit(5 * 3600.0)]],
-        codes=("usage_limit_reached",),
-        state="queued",
-        exit=1,
-        login=True,
-        free=True,
-        limits=("usage limit",),
-        arguments=("--no-wait",),
-    ),
+    "usage limit far away": parked(lambda: [[usage_limit(5 * 3600.0)]]),
     "usage limit in milliseconds": Row(
         first=lambda: [[usage_limit(8.0, 1000) | {"times": 1}, *WRITES], DONE],
         codes=("usage_limit_reached", "completed"),
         how=("resumed",),
         login=True,
     ),
-    "usage limit without an end": Row(
-        first=[[limited(None)]],
-        codes=("usage_limit_reached",),
-        state="queued",
-        exit=1,
-        login=True,
-        free=True,
-        limits=("usage limit",),
-        arguments=("--no-wait",),
-    ),
-    "usage limit that ended long ago": Row(
-        first=lambda: [[usage_limit(-7 * 24 * 3600.0)]],
-        codes=("usage_limit_reached",),
-        state="queued",
-        exit=1,
-        login=True,
-        free=True,
-        limits=("usage limit",),
-        arguments=("--no-wait",),
-    ),
-    "usage limit for ten years": Row(
-        first=lambda: [[usage_limit(10 * 365 * 24 * 3600.0)]],
-        codes=("usage_limit_reached",),
-        state="queued",
-        exit=1,
-        login=True,
-        free=True,
-        limits=("usage limit",),
-        arguments=("--no-wait",),
-    ),
+    "usage limit without an end": parked([[limited(None)]]),
+    "usage limit that ended long ago": parked(lambda: [[usage_limit(-7 * 24 * 3600.0)]]),
+    "usage limit for ten years": parked(lambda: [[usage_limit(10 * 365 * 24 * 3600.0)]]),
     "warned of a limit": Row(
         first=lambda: [[warned(3600.0), *WRITES], [warned(3600.0), *DONE]], login=True, warned=True
     ),
@@ -404,72 +395,14 @@ ROWS: dict[str, Row] = {
         codes=("no_response", "completed"),
         how=("resumed",),
     ),
-    "agent killed": Row(
-        first=WAITS,
-        going_on=DOES_IT,
-        codes=("signal:9", "completed"),
-        attempts=1,
-        how=("resumed",),
-        deed=signals(signal.SIGKILL),
-    ),
-    "agent terminated": Row(
-        first=WAITS,
-        going_on=DOES_IT,
-        codes=("exit:143", "completed"),
-        attempts=1,
-        how=("resumed",),
-        deed=signals(signal.SIGTERM),
-    ),
-    "agent crashed": Row(
-        first=WAITS,
-        going_on=DOES_IT,
-        codes=("signal:11", "completed"),
-        attempts=1,
-        how=("resumed",),
-        deed=signals(signal.SIGSEGV),
-    ),
-    "agent stopped": Row(
-        first=WAITS,
-        going_on=DOES_IT,
-        codes=("no_output", "completed"),
-        attempts=1,
-        how=("resumed",),
-        deed=signals(signal.SIGSTOP),
-        settings={"agents": {"no_output_seconds": 5.0}},
-    ),
-    "worker killed": Row(
-        first=WAITS,
-        going_on=DOES_IT,
-        codes=("worker_died", "completed"),
-        attempts=1,
-        how=("resumed",),
-        deed=signals_worker(signal.SIGKILL),
-    ),
-    "worker terminated": Row(
-        first=WAITS,
-        going_on=DOES_IT,
-        codes=("signal:15", "completed"),
-        attempts=1,
-        how=("resumed",),
-        deed=signals_worker(signal.SIGTERM),
-    ),
-    "worker stopped": Row(
-        first=WAITS,
-        going_on=DOES_IT,
-        codes=("timeout", "completed"),
-        attempts=1,
-        how=("resumed",),
-        deed=signals_worker(signal.SIGSTOP),
-        task={"timeout_seconds": 15.0},
-    ),
-    "worker and agent killed": Row(
-        first=WAITS,
-        going_on=DOES_IT,
-        codes=("worker_died", "completed"),
-        attempts=1,
-        how=("resumed",),
-        deed=kills_both,
-    ),
+    "agent killed": went_on("signal:9", signals(signal.SIGKILL)),
+    "agent terminated": went_on("exit:143", signals(signal.SIGTERM)),
+    "agent crashed": went_on("signal:11", signals(signal.SIGSEGV)),
+    "agent stopped": went_on("no_output", signals(signal.SIGSTOP), settings={"agents": {"no_output_seconds": 5.0}}),
+    "worker killed": went_on("worker_died", signals_worker(signal.SIGKILL)),
+    "worker terminated": went_on("signal:15", signals_worker(signal.SIGTERM)),
+    "worker stopped": went_on("timeout", signals_worker(signal.SIGSTOP), task={"timeout_seconds": 15.0}),
+    "worker and agent killed": went_on("worker_died", kills_both),
     "session lost": Row(
         first=WAITS,
         again=DOES_IT,
@@ -582,7 +515,7 @@ def test_what_a_run_ends_with_decides_what_follows(name: str, make: Any, tier: i
     assert tuple(event["outcome"]["code"] for event in asked) == row.codes
     task = scene.show("T")
     assert (task["state"], task["attempts"]) == (row.state, row.attempts)
-    assert (task["cost_usd"] > 0) != row.free or row.free
+    assert row.free or task["cost_usd"] > 0
     planned = [event for event in scene.events("RunPlanned") if event["purpose"] == "work"]
     assert tuple(began(event) for event in planned[1:])[: len(row.how)] == row.how
     assert tuple(limit["kind"] for limit in json.loads(scene.coord("status", "--json"))["limits"]) == row.limits
