@@ -315,12 +315,11 @@ class Coordinator:
         """What the control groups of a run are called: unique over all repositories. ``*`` matches every run."""
         return f"{self.store.log.uuid}.{run}"
 
-    def clear_scratch(self, live: Collection[str]) -> None:
-        """Remove what workers that were killed left of their homes and temporary files, but for those runs."""
+    def clear_scratch(self) -> None:
+        """Remove what workers that were killed left of their homes and temporary files. Only while no run is live."""
         for path in (self.home.state / "scratch").iterdir():
-            if path.name not in live:
-                with contextlib.suppress(FileNotFoundError):  # its worker removes it just now
-                    self.workspaces.discard(path)
+            with contextlib.suppress(FileNotFoundError):  # its worker, whose outcome is known, removes it just now
+                self.workspaces.discard(path)
 
     def clear_phantoms(self) -> None:
         """Take away what the agents' sandboxes left in the git directory, but nothing that was there before us."""

@@ -304,7 +304,7 @@ class Supervisor:
         """Once after the last run ended: while agents run, their sandboxes may stand on what they left."""
         if not running and self._untidy:
             self.coordinator.clear_phantoms()
-            self.coordinator.clear_scratch(live=())
+            self.coordinator.clear_scratch()
             confinement.leave(self.coordinator.run_group("*"))  # of workers that were not our own children
         self._untidy = running
 
