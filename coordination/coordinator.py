@@ -317,7 +317,7 @@ class Coordinator:
 
     def clear_scratch(self) -> None:
         """Remove what workers that were killed left of their homes and temporary files. Only while no run is live."""
-        for path in (self.home.state / "scratch").iterdir():
+        for path in (self.home.state / "scratch").glob("*"):
             with contextlib.suppress(FileNotFoundError):  # its worker, whose outcome is known, removes it just now
                 self.workspaces.discard(path)
 

@@ -405,6 +405,13 @@ def test_a_clock_that_jumps_a_week_ahead_ends_no_run(
 # -- what else may be found -------------------------------------------------------------------------------------------
 
 
+def test_a_scratch_directory_that_somebody_removed_is_nothing_to_clear(make: Callable[..., Stage]) -> None:
+    """With nothing to do there is nobody who makes it anew."""
+    stage = make()
+    (stage.state / "scratch").rmdir()
+    stage.run()
+
+
 def test_an_inbox_removed_under_a_running_supervisor_is_made_again(make: Callable[..., Stage]) -> None:
     """Taking the inbox away costs what was in it, and neither the supervisor nor later tasks."""
     stage = make()
