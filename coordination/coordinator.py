@@ -318,7 +318,7 @@ class Coordinator:
     def clear_scratch(self) -> None:
         """Remove what workers that were killed left of their homes and temporary files. Only while no run is live."""
         for path in (self.home.state / "scratch").glob("*"):
-            with contextlib.suppress(FileNotFoundError):  # its worker, whose outcome is known, removes it just now
+            with contextlib.suppress(OSError):  # its worker removes it just now; or it must wait for another time
                 self.workspaces.discard(path)
 
     def clear_phantoms(self) -> None:
