@@ -326,8 +326,12 @@ class _Run:
 
     def _cleared(self, outcome: Outcome, name: str = "") -> Outcome:
         """The outcome, after its workspace was taken down; one that cannot be is kept and changes nothing about it."""
+        name = name or self.request.workspace.name
         try:
-            self.workspaces.remove(name or self.request.workspace.name, self.request.task)
+            try:
+                self.workspaces.remove(name, self.request.task)
+            except GitFailed:  # git itself may have been killed, for want of memory or by a person: nobody else comes
+                self.workspaces.remove(name, self.request.task)
         except (CoordinationError, OSError, RecursionError) as error:
             kept = f"its workspace was kept: {error}"
             return replace(outcome, reason=f"{outcome.reason}\n{kept}".strip())

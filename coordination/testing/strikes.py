@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 from coordination.environment import MARKER
+from coordination.testing.remains import processes
 from coordination.testing.stage import Stage, environments
 
 
@@ -14,14 +15,21 @@ def everybody(stage: Stage) -> dict[str, dict[str, int]]:
     """Of each run that lives, its ``worker`` and its ``agent``, as far as they do."""
     program = Path(stage.environment.get("COORDINATION_CLAUDE", "claude")).name
     begin = f"{MARKER}={stage.uuid}/"
-    found: dict[str, dict[str, int]] = {}
+    alike: dict[tuple[str, str], list[int]] = {}
     for number, environment in environments():
         run = next((entry[len(begin) :] for entry in environment.split("\0") if entry.startswith(begin)), "")
         argv = _words(number) if run else []
         if "coordination.worker" in argv:
-            found.setdefault(run, {})["worker"] = number
+            alike.setdefault((run, "worker"), []).append(number)
         elif argv and Path(argv[0]).name == program:
-            found.setdefault(run, {})["agent"] = number
+            alike.setdefault((run, "agent"), []).append(number)
+    everyone = processes()
+    found: dict[str, dict[str, int]] = {}
+    for (run, part), numbers in alike.items():
+        # a child that has not become its program yet looks like its parent: meant is who has no such parent
+        first = [pid for pid in numbers if pid in everyone and everyone[pid].parent not in numbers]
+        if first:
+            found.setdefault(run, {})[part] = first[0]
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,3 +205,26 @@ def test_words_that_could_be_paths_are_found_in_a_report() -> None:
     assert {"src/a.py", "docs/x.md"} <= found
     assert "Makefile" not in found
     assert "See" not in found
+
+
+KILLED_ONCE = """#!/bin/sh
+if [ -e {gated} ] && [ ! -e {killed} ]; then touch {killed}; kill -9 $$; fi
+exec {git} "$@"
+"""
+
+
+def test_a_workspace_goes_even_if_git_is_killed_while_it_is_looked_at(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The end of its only run is the last time that anybody comes to take it down."""
+    gated, killed, real = tmp_path / "gated", tmp_path / "killed", shutil.which("git")
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "git"
+    program.write_text(KILLED_ONCE.format(gated=gated, killed=killed, git=real))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    changed(directory, gates=(GateCommand(name="unit", argv=("touch", str(gated))),))
+    assert worker.main([str(directory)]) == 0
+    assert killed.exists(), "nothing was tried"
+    assert (outcome(directory).ending, outcome(directory).reason) == (Ending.SUCCEEDED, "")
+    assert not (tmp_path / "state" / "agent_workspaces" / "A.1.gate").exists()
