@@ -1,7 +1,8 @@
 """What happens next: settle what ended, land what is approved, start what may start.
 
 ``plan`` returns the events of one step; the loop folds them and asks again until there are none. Every task moves at
-most one step a call, so the order of the branches below never matters.
+most one step a call, so the order of the branches below never matters. Nothing starts in a step in which something
+was settled: the slot that became free may belong to a task that waited for just that.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ GATE = "gate"
 def plan(state: State, facts: Facts, policies: Policies) -> list[e.AnyEvent]:
     """The next step of every task that can take one. Reads only; the events are the caller's to append."""
     step = _Step(state, facts, policies)
-    return [*step.settle(), *step.land(), *step.propagate(), *step.start()]
+    return [*step.settle(), *step.land(), *step.propagate()] or list(step.start())
 
 
 def route(facts: Facts, policies: Policies, task: Task) -> tuple[Role | None, str]:

@@ -94,7 +94,7 @@ def measure(directory: Path, seconds_mean: float, number: int = TASKS) -> Spans:
             stage.wait_for_event("IntegrationCreated")
             store = Coordinator(stage.home).store
             first = [_span(stage, store, {f"first-{mine}": Job(seconds=0.0)}) for mine in range(_FIRST)]
-            taken = _span(stage, store, {f"T{mine}": job for mine, job in enumerate(wanted)})
+            taken = _span(stage, store, {f"T{mine:02}": job for mine, job in enumerate(wanted)})
         finally:
             stage.close()
     return Spans(taken=taken, schedule=list_schedule(wanted), start_up=median(first))

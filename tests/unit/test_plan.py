@@ -131,6 +131,14 @@ def test_slots_are_never_exceeded_and_refill() -> None:
     assert running(made) == {"B": "work", "C": "work"}
 
 
+def test_the_slot_that_a_task_frees_goes_to_the_one_that_waited_for_it() -> None:
+    """B was there before C and waited only for A: that A is done comes first, who gets its slot after it."""
+    one = Settings(roles={"blue": RoleSettings(slots=1)})
+    made = started(one, A=spec(Kind.SEARCH), B=spec(Kind.SEARCH, after=("A",)), C=spec(Kind.SEARCH))
+    made.end("A", REPORT)
+    assert running(made) == {"B": "work"}
+
+
 def test_a_full_role_does_not_stand_in_the_way_of_another() -> None:
     """Green is full, and the search behind its queue starts all the same."""
     assert running(started(A=spec(), B=spec(), C=spec(), D=spec(Kind.SEARCH))) == {
