@@ -27,6 +27,7 @@ from tests.benchmarks.targets import (
     OVERHEAD,
     PLAN,
     PLANNED,
+    PROCESSORS,
     PROGRAM,
     PUBLISHES,
     PYTHON,
@@ -225,6 +226,7 @@ def _measure_starts(report: Report, say: Say) -> None:
     for _ in _rounds(report, say, f"{STARTS}, {starts.RUNS}"):
         for peer, gate in ((OURS, True), (ALL_TOGETHER, False)):
             report.add(STARTS, starts.RUNS, peer, per_second=starts.per_second(report.options.directory, gate=gate))
+        report.add(STARTS, starts.RUNS, PROCESSORS, per_second=starts.limit_per_second(report.options.directory))
 
 
 def _left_out(peer: Peer, options: Options) -> str:

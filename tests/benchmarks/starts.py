@@ -1,12 +1,14 @@
 """How many one-shot runs a second, when many Claude Codes are asked for at once: gated, or all together.
 
 The real program talks to a scripted model on the loopback; each run says one sentence. What is compared is the same
-twelve runs with and without the gate, one after the other in each round.
+twelve runs with and without the gate, one after the other in each round. Nothing can be faster than the processors: how
+many runs a second they could do at most is measured beside it, from the processor time of runs that are alone.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 import time
 import uuid
@@ -20,6 +22,7 @@ from coordination.model.runs import AgentRequest, Ending, Limits
 from coordination.rehearsal.model_server import ModelServer
 
 RUNS = 12
+_ALONE = 4
 
 
 def missing() -> str:
@@ -48,6 +51,22 @@ def per_second(directory: Path, *, gate: bool, runs: int = RUNS) -> float:
     if set(endings) != {Ending.SUCCEEDED}:
         raise RuntimeError(f"expected {runs} runs that succeed, found {endings}")
     return runs / taken
+
+
+def limit_per_second(directory: Path, runs: int = _ALONE) -> float:
+    """How many runs a second all processors together could do, were none ever idle and none in another's way.
+
+    Counted is what ``per_second`` needs, too: the program, our driving it and the model's server.
+    """
+    before = _processor_seconds()
+    for _ in range(runs):
+        per_second(directory, gate=False, runs=1)
+    return (os.cpu_count() or 1) * runs / (_processor_seconds() - before)
+
+
+def _processor_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def _ending(options: dict[str, Any], request: AgentRequest) -> Ending:

@@ -24,7 +24,7 @@ from tests.benchmarks.peers.all import PEERS
 from tests.benchmarks.peers.ours import Claims
 from tests.benchmarks.peers.sqlite import SQLite
 from tests.benchmarks.running import NAMES
-from tests.benchmarks.targets import ALL_TOGETHER, OURS, PROGRAM, TARGETS
+from tests.benchmarks.targets import ALL_TOGETHER, OURS, PROCESSORS, PROGRAM, TARGETS
 
 _ROOT = Path(__file__).parents[2]
 _EACH = 5  # operations of each process
@@ -173,7 +173,9 @@ def _check_rows(table: str, goals: Sequence[str]) -> None:
     rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| P")]
     wanted = [target for target in TARGETS if target.goal in goals]
     assert [row[0] for row in rows] == [target.goal for target in wanted]
-    missing = {peer.name for peer in PEERS if peer.missing()} | ({ALL_TOGETHER, PROGRAM} if starts.missing() else set())
+    missing = {peer.name for peer in PEERS if peer.missing()} | (
+        {ALL_TOGETHER, PROCESSORS, PROGRAM} if starts.missing() else set()
+    )
     for row, target in zip(rows, wanted, strict=True):
         assert (row[6] == "not measured") == (target.peer in missing), row
 
