@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -380,11 +381,23 @@ def test_what_is_being_written_is_left_alone(outside: Outside) -> None:
         (outside.inbox / name).write_text(json.dumps(PROMPT))
     outside.coord("pause")
     outside.coord("start")
-    path = outside.inbox / "slow.json"
-    path.write_text('{"id": "slow", ')
-    until(lambda: outside.json("status")["inbox"]["pending"])
-    with path.open("a") as file:
-        file.write('"prompt": "x"}')
+    seen = threading.Event()
+
+    def writes() -> None:
+        """Never at rest for a second, however long it takes until somebody has looked."""
+        with (outside.inbox / "slow.json").open("a", buffering=1) as file:
+            file.write('{"id": "slow", ')
+            while not seen.wait(0.1):
+                file.write(" \n")
+            file.write('"prompt": "x"}')
+
+    writer = threading.Thread(target=writes)
+    writer.start()
+    try:
+        until(lambda: outside.json("status")["inbox"]["pending"])
+    finally:
+        seen.set()
+        writer.join()
     until(lambda: outside.accepted("slow"))
     assert list((outside.inbox / "rejected").iterdir()) == []
     assert [event["task"] for event in outside.events("TaskSubmitted")] == ["slow"]
