@@ -46,6 +46,7 @@ _DIRECTORIES = (
     "sessions",
     "agent_workspaces",
     "scratch",
+    "cache",
     "roles",
     "shared_context",
 )
@@ -166,7 +167,6 @@ class Coordinator:
         self.home = home
         self._ours = ours  # a process of ours, which others may kill when it was stopped while it keeps them waiting
         self.now = now
-        self.workspaces = Workspaces(home.repository.common, home.state)
         self._read_at = lru_cache(REMEMBERED_MAX)(self._read)  # what is in a commit stays as it is
         self.policies: Policies = shipped_policies()
         if not home.state.is_dir():
@@ -179,6 +179,14 @@ class Coordinator:
             if vouches(home.log / PAGE, REAL):
                 raise examination.hopeless(home.log, "every segment is missing, but there was a log: its page is there")
             raise Refused(f"{home.state} has no log yet: run `coord init` first")
+
+    @cached_property
+    def workspaces(self) -> Workspaces:
+        """The worktrees of runs, and git. What set-up lends them is known as far as the settings can be read."""
+        private: tuple[str, ...] = ()
+        with contextlib.suppress(SettingsError, OSError):
+            private = (*self.settings.setup.copy, *self.settings.setup.keep)
+        return Workspaces(self.home.repository.common, self.home.state, private=private)
 
     @cached_property
     def store(self) -> Store[State]:

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from coordination import confinement, environment, files, filesystem, workspaces
+from coordination import confinement, environment, files, filesystem, sandbox, workspaces
 from coordination.agents.claude import find_binary, probing, sandbox_works
 from coordination.coordinator import Coordinator, Home, initialise
 from coordination.env import REAL
@@ -154,6 +154,16 @@ def _sandbox(patient: Patient) -> Iterator[Check]:
     )
 
 
+def _gate_sandbox(patient: Patient) -> Iterator[Check]:
+    program = sandbox.find(patient.path)
+    yield Check(
+        name="sandbox of gates",
+        state="ok" if program else "weaker",
+        found=f"works ({program})" if program else "does not work: gates run with all that you may do, but no keys",
+        advice="" if program else "install bubblewrap, and allow unprivileged user namespaces",
+    )
+
+
 def _limits(patient: Patient) -> Iterator[Check]:
     del patient
     limited = confinement.works()
@@ -253,6 +263,7 @@ _LOOKS: dict[str, Looks] = {
     "claude": _claude,
     "login": _login,
     "sandbox": _sandbox,
+    "sandbox of gates": _gate_sandbox,
     "limits of a run": _limits,
     "filesystem": _filesystem,
     "disk": _disk,

@@ -45,13 +45,32 @@ class Gate(Section, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     timeout_seconds: Positive = 600.0
     network: bool = False
+    cache: bool = True  # whether a pass counts for another commit with the same files
 
 
 class Gates(Section, frozen=True, kw_only=True):
     """Gates by name, and which of them run when a task names none."""
 
     default: tuple[str, ...] = ()
+    reruns: WholeNumber = 1  # how often a gate that fails is run again
+    cache: bool = True  # whether passes are kept at all
     named: dict[str, Gate] = {}
+
+
+class Setup(Section, frozen=True, kw_only=True):
+    """What is done in a fresh workspace before anybody works or judges there."""
+
+    commands: tuple[tuple[str, ...], ...] = ()
+    copy: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    network: bool = False
+    timeout_seconds: Positive = 600.0  # of each command
+
+    @property
+    def most_seconds(self) -> float:
+        """What all commands may take together."""
+        return self.timeout_seconds * len(self.commands)
 
 
 class LimitSettings(Section, frozen=True, kw_only=True):
@@ -139,6 +158,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     git: Git = Git()
     gates: Gates = Gates()
+    setup: Setup = Setup()
     limits: LimitSettings = LimitSettings()
     review: Review = Review()
     priority: Priority = Priority()
@@ -174,13 +194,32 @@ target = {TARGET}
 [gates]
 # Which gates run for a task that names none. Without any, a person or a reviewer is the only judge.
 #default = []
+# How often a gate that fails is run again, from a clean checkout. One that passes then counts as passed and is shown
+# as flaky, with what it printed when it failed.
+#reruns = 1
+# A gate that passed is not run again on the same files (another commit, or the merge, may have them).
+#cache = true
 # unit = "python -m pytest -q"
 # types = ["python", "-m", "mypy", "--strict", "src"]
-# A gate with a time limit, or one that needs the network:
+# A gate with a time limit, one that needs the network, or one that looks at more than the files:
 # [gates.integration]
 # command = "make integration"
 # timeout_seconds = 600.0
 # network = false
+# cache = true
+
+# What is done in a fresh workspace before an agent, a reviewer or a gate gets it. It runs like a gate: in a sandbox,
+# without credentials, and without the network unless it is allowed here.
+[setup]
+# commands = ["npm ci", "python -m venv .venv"]
+# Files of your own checkout that git does not track. They are never committed and never kept.
+# copy = [".env"]
+# Directories that the commands make. They are kept, and given to workspaces in which these files are the same.
+# keep = ["node_modules", ".venv"]
+# key = ["package-lock.json"]
+#network = false
+# For each command.
+#timeout_seconds = 600.0
 
 # What a task may use unless its file says otherwise.
 [limits]
@@ -286,7 +325,9 @@ def is_ref_name(text: str) -> bool:
 
 
 _GATE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_GATE_KEYS = ("command", "timeout_seconds", "network")
+_GATE_KEYS = ("command", "timeout_seconds", "network", "cache")
+_GATES_KEYS = ("default", "reruns", "cache")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHELL_WORD = re.compile(r"(?:&&|\|\|?|;|&|\d*>>?(?:&\d)?|<<?)|[^\s;]+;")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -313,11 +354,11 @@ class _Reader:
 
     def settings(self, text: str) -> Settings:
         table = self._toml(text)
-        gates = self._gates(table.pop("gates", {}))
+        gates, setup = self._gates(table.pop("gates", {})), self._setup(table.pop("setup", {}))
         roles = self._table(table.pop("roles", {}), "roles")
         overrides = {name: self._section(value, RoleSettings, f"roles.{name}") for name, value in roles.items()}
         settings = self._section(table, Settings, "")
-        settings = msgspec.structs.replace(settings, gates=gates, roles=overrides)
+        settings = msgspec.structs.replace(settings, gates=gates, setup=setup, roles=overrides)
         self._check_branches(settings.git)
         self._check_environment(settings.environment.passed)
         return settings
@@ -361,18 +402,19 @@ class _Reader:
 
     def _gates(self, value: object) -> Gates:
         table = self._table(value, "gates")
-        default = self._value(table.pop("default", []), tuple[str, ...], "gates.default")
+        own = self._section({key: table.pop(key) for key in _GATES_KEYS if key in table}, Gates, "gates")
         named = {name: self._gate(name, found) for name, found in table.items()}
-        for name in default:
+        for name in own.default:
             if name not in named:
                 raise self._unknown_name("gates.default", name, list(named))
-        return Gates(default=default, named=named)
+        return msgspec.structs.replace(own, named=named)
 
     def _gate(self, name: str, value: object) -> Gate:
         path = f"gates.{name}"
         # A misspelt ``default`` would otherwise be a gate whose command is the name of another gate.
-        if difflib.get_close_matches(name.lower(), ["default"], cutoff=0.8):
-            raise self._unknown("gates", name, ["default"])
+        misspelt = ["default"] if not isinstance(value, (bool, int)) else _GATES_KEYS
+        if difflib.get_close_matches(name.lower(), misspelt, cutoff=0.8):
+            raise self._unknown("gates", name, misspelt)
         if not _GATE_NAME.fullmatch(name):
             raise self._error(path, "a gate's name is 1 to 64 letters, digits, '_' and '-', beginning with no sign")
         if not isinstance(value, dict):
@@ -385,6 +427,29 @@ class _Reader:
         argv = self._argv(value["command"], f"{path}.command")
         rest = {key: found for key, found in value.items() if key != "command"}
         return self._section({"argv": argv, **rest}, Gate, path)
+
+    def _setup(self, value: object) -> Setup:
+        table = self._table(value, "setup")
+        commands = table.pop("commands", [])
+        if not isinstance(commands, list):
+            raise self._error("setup.commands", f"expected a list of commands, found {commands!r}")
+        argvs = tuple(self._argv(command, f"setup.commands[{number}]") for number, command in enumerate(commands))
+        setup = msgspec.structs.replace(self._section(table, Setup, "setup"), commands=argvs)
+        for key in ("copy", "keep", "key"):
+            for name in getattr(setup, key):
+                self._check_path(f"setup.{key}", name)
+        if setup.keep and not (setup.key and setup.commands):
+            missing = "commands" if setup.key else "key"
+            raise self._error("setup.keep", f"what is kept is made by commands and told by key: {missing} is empty")
+        return setup
+
+    def _check_path(self, path: str, name: str) -> None:
+        parts = name.split("/")
+        wrong = any(part in ("", ".", "..") or part.lower() in (".git", ".coordination") for part in parts)
+        if wrong or _CONTROL.search(name):
+            raise self._error(
+                path, f"expected a path within the repository, without '.', '..' and .git: found {name!r}"
+            )
 
     def _argv(self, command: object, path: str) -> tuple[str, ...]:
         argv = self._split(command, path) if isinstance(command, str) else self._value(command, tuple[str, ...], path)

@@ -173,7 +173,8 @@ def status(state: State, facts: Facts, policies: Policies, *, seq: int, supervis
         "slots": {role: {"used": lives[role], "most": facts.slots(role)} for role in roles},
         "landing": [run.id for task in tasks for run in task.live if run.purpose is Purpose.LANDING],
         "gates": list(gates),
-        "warnings": [*_losses(state), *([] if gates else [_NO_GATES])],
+        "flaky": (flaky := _flaky(state)),
+        "warnings": [*_losses(state), *([] if gates else [_NO_GATES]), *_doubts(flaky)],
         "cost_usd": round(state.money.spent_usd, 6),
         "money": _money(state, facts),
         "limits": [_weather(name, account, facts) for name, account in sorted(state.accounts.items()) if account.kind],
@@ -223,6 +224,28 @@ def _money(state: State, facts: Facts) -> Row:
         ],
         "caps": {"total_usd": caps.total_usd, "day_usd": caps.day_usd},
     }
+
+
+def _flaky(state: State) -> list[Row]:
+    """Gates that passed only when they were run again, with how often and where last."""
+    found: dict[str, list[Run]] = {}
+    for task in state.tasks.values():
+        for run in task.runs:
+            for gate in run.outcome.gates if run.outcome is not None else ():
+                if gate.flaky:
+                    found.setdefault(gate.gate, []).append(run)
+    last = {gate: max(runs, key=lambda run: run.ended_at) for gate, runs in found.items()}
+    return [
+        {"gate": gate, "times": len(runs), "run": last[gate].id, "at": moment(last[gate].ended_at)}
+        for gate, runs in sorted(found.items())
+    ]
+
+
+def _doubts(flaky: list[Row]) -> list[str]:
+    return [
+        f"gate {row['gate']!r} is flaky: {row['times']} times it passed only when run again, last in {row['run']}"
+        for row in flaky
+    ]
 
 
 def _losses(state: State) -> list[str]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from coordination.model.state import Run, State
 
 
+FAILURE_LINES = 10
+
+
 @verb("coord show T7", "coord show T7.2.review", "coord show T7 --json | jq .evidence")
 @click.argument("name", metavar="TASK|RUN")
 @json_option()
@@ -159,7 +162,15 @@ def _meaning(explained: dict[str, Any] | None) -> str:
 def _tell_gates(gates: Iterable[dict[str, Any]], indent: str) -> None:
     for gate in gates:
         passed = "passed" if gate["exit_code"] == 0 else f"failed with exit code {gate['exit_code']}"
-        say(f"{indent}gate {gate['gate']} {passed} on {gate['commit'][:12]}")
+        known = f", as in {gate['cached']} on the same files" if gate.get("cached") else ""
+        say(f"{indent}gate {gate['gate']} {passed} on {gate['commit'][:12]}{known}")
+        failures = gate.get("failures", ())
+        if gate.get("flaky"):
+            say(f"{indent}  FLAKY: it passed at try {len(failures) + 1}; before that:")
+        for failure in failures:
+            say(f"{indent}  exit code {failure['exit_code']}:")
+            for line in failure.get("output", "").strip().splitlines()[-FAILURE_LINES:]:
+                say(f"{indent}    {line}")
 
 
 def _change(numbers: dict[str, Any]) -> str:

@@ -91,9 +91,18 @@ _SANDBOX = {
 }
 
 
+_GATES = {
+    "works": "gates run in a sandbox",
+    "missing": "gates run WITHOUT a sandbox, as none works here (`coord doctor`)",
+    "off": "gates run without a sandbox, as the settings say",
+}
+
+
 def _guards(guards: dict[str, Any]) -> str:
     """What stands between agents and the machine."""
     parts = [_SANDBOX[guards["sandbox"]]] if guards.get("sandbox") in _SANDBOX else []
+    if guards.get("gates") in _GATES:
+        parts.append(_GATES[guards["gates"]])
     if limited := guards.get("limited"):
         parts.append(f"the {' and '.join(limited)} of runs are limited")
     return "".join(f"; {part}" for part in parts)

@@ -206,7 +206,7 @@ _KINDS = (
         most=1,
         codes=(
             *("unsuitable", "spawn_failed", "initialize_failed", "turn_setup_failed", "request", "directory_lost"),
-            *("no_start", "Unsuitable", "NotFound"),
+            *("no_start", "Unsuitable", "NotFound", "setup_failed"),
         ),
     ),
     Kind(

@@ -73,6 +73,14 @@ class Finding(Value, frozen=True, kw_only=True):
     severity: str = "major"  # blocker | major | minor
 
 
+class GateTry(Value, frozen=True, kw_only=True):
+    """One time that a gate's command ran, and failed."""
+
+    exit_code: int
+    seconds: float = 0.0
+    output: str = ""  # the tail, at most 16 KiB
+
+
 class GateResult(Value, frozen=True, kw_only=True):
     """What a gate printed and how it exited, bound to the commit it ran on."""
 
@@ -81,6 +89,9 @@ class GateResult(Value, frozen=True, kw_only=True):
     exit_code: int
     seconds: float = 0.0
     output: str = ""  # the tail, at most 16 KiB
+    flaky: bool = False  # it passed, but not at the first try
+    failures: tuple[GateTry, ...] = ()  # the tries before this one
+    cached: str = ""  # it was not run: the run in which it passed on the same files
 
     @property
     def passed(self) -> bool:
@@ -141,6 +152,30 @@ class GateCommand(Value, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     timeout_seconds: float = 600.0
     network: bool = False
+    reruns: int = 0  # how often it is run again when it fails
+    cache: bool = False  # that it passed is kept, to count for whatever has the same files
+    fresh: bool = False  # it is run even if it passed on the same files before
+
+
+class SetUp(Value, frozen=True, kw_only=True):
+    """What is done in a fresh workspace before anybody works or judges there."""
+
+    commands: tuple[tuple[str, ...], ...] = ()
+    copy: tuple[str, ...] = ()  # files of the main worktree, relative to its top
+    keep: tuple[str, ...] = ()  # directories that the commands make, kept for other workspaces
+    key: tuple[str, ...] = ()  # files that say what is in them
+    root: str = ""  # the main worktree, absolute
+    network: bool = False
+    timeout_seconds: float = 600.0
+
+
+class SandboxRequest(Value, frozen=True, kw_only=True):
+    """Within what gates and set-up run."""
+
+    program: str = ""  # bubblewrap; "": none works here, or none is wanted
+    required: bool = False
+    hidden: tuple[str, ...] = ()  # places whose content is not seen
+    shown: tuple[str, ...] = ()  # places that are seen although they may lie in a hidden one
 
 
 class AgentRequest(Value, frozen=True, kw_only=True):
@@ -215,6 +250,8 @@ class RunRequest(Value, frozen=True, kw_only=True):
     confinement: Confinement = Confinement()
     agent: AgentRequest | None = None
     gates: tuple[GateCommand, ...] = ()
+    setup: SetUp = SetUp()
+    sandbox: SandboxRequest = SandboxRequest()
     landing: LandingRequest | None = None
     author: dict[str, str] = {}  # trailers of the task commit
     title: str = ""

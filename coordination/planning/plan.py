@@ -170,7 +170,9 @@ class _Step:
             return
         self._take(GATE)
         name = names[0]
-        timeout = self.facts.settings.gates.named[name].timeout_seconds
+        settings = self.facts.settings
+        once = settings.gates.named[name].timeout_seconds + settings.setup.most_seconds
+        timeout = once * (1 + settings.gates.reruns)
         yield e.RunPlanned(
             task=task.id,
             run=task.next_run(Purpose.GATE),

@@ -19,7 +19,7 @@ from types import FrameType
 
 import msgspec
 
-from coordination import __version__, agents, confinement, environment, files, locks
+from coordination import __version__, agents, confinement, environment, files, locks, sandbox
 from coordination.coordinator import Coordinator
 from coordination.errors import CoordinationError, LockHeld
 from coordination.inbox import Receipt
@@ -138,7 +138,7 @@ class Supervisor:
         for receipt in coordinator.inbox.recover(tickets.get, self._judge):
             self._receipts(receipt)
         self._mark("recovered")
-        self._guards = {"sandbox": self._sandbox(), "limited": confinement.works()}
+        self._guards = {"sandbox": self._sandbox(), "gates": self._gates(), "limited": confinement.works()}
 
     def _sandbox(self) -> str:
         """Whether agents' commands run in a sandbox: "works", "missing", "off", or "" where no backend has one."""
@@ -148,6 +148,15 @@ class Supervisor:
         if all(each is None for each in works):
             return ""
         return "off" if settings.sandbox == "off" else "missing" if False in works else "works"
+
+    def _gates(self) -> str:
+        """Whether gates and set-up run in a sandbox: "works", "missing", "off", or "" where there are none."""
+        settings = self.coordinator.settings
+        if not (settings.gates.named or settings.setup.commands):
+            return ""
+        if settings.agents.sandbox == "off":
+            return "off"
+        return "works" if sandbox.find(os.environ.get("PATH", "")) else "missing"
 
     def _end(self) -> State:
         self._untidy = True

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from coordination import sandbox
 from coordination.coordinator import Coordinator
 from coordination.errors import NotFound
 from coordination.model.reviews import REVIEW_SCHEMA
@@ -20,6 +21,8 @@ from coordination.model.runs import (
     LandingRequest,
     Purpose,
     RunRequest,
+    SandboxRequest,
+    SetUp,
     WorkspaceRequest,
 )
 from coordination.model.state import Run, Task
@@ -42,6 +45,17 @@ _SECRETS = (
     ".kube",
     ".npmrc",
     ".pypirc",
+    ".git-credentials",
+    ".pgpass",
+    ".vault-token",
+    ".azure",
+    ".password-store",
+    ".local/share/keyrings",
+    ".cargo/credentials.toml",
+    ".m2/settings.xml",
+    ".gem/credentials",
+    ".bash_history",
+    ".zsh_history",
 )
 
 
@@ -59,9 +73,9 @@ def build(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
         case Purpose.REVIEW:
             return replace(request, agent=_review(coordinator, task, run))
         case Purpose.GATE:
-            return replace(request, gates=_gates(coordinator, (run.gate,)))
+            return replace(request, gates=_gates(coordinator, task, (run.gate,)))
         case Purpose.LANDING:
-            gates = _gates(coordinator, _gate_names(coordinator, task))
+            gates = _gates(coordinator, task, _gate_names(coordinator, task))
             return replace(request, gates=gates, landing=_landing(coordinator, task, run))
 
 
@@ -77,6 +91,8 @@ def _frame(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
         workspace=WorkspaceRequest(name=run.id, base=run.base, commit=run.commit),
         limits=run.limits,
         confinement=_confinement(coordinator.run_group(run.id), coordinator.settings.agents),
+        setup=_setup(coordinator),
+        sandbox=_sandbox(coordinator),
         title=f"{task.spec.title} [{task.id}]",
         stop_grace_seconds=coordinator.settings.supervisor.stop_grace_seconds,
         author={
@@ -93,6 +109,31 @@ def _confinement(group: str, agents: Agents) -> Confinement:
         memory_bytes=int(agents.memory_gib * _GIB),
         processes=agents.processes_max,
         file_bytes=int(agents.file_gib * _GIB),
+    )
+
+
+def _setup(coordinator: Coordinator) -> SetUp:
+    setup = coordinator.settings.setup
+    return SetUp(
+        commands=setup.commands,
+        copy=setup.copy,
+        keep=setup.keep,
+        key=setup.key,
+        root=str(coordinator.home.repository.root),
+        network=setup.network,
+        timeout_seconds=setup.timeout_seconds,
+    )
+
+
+def _sandbox(coordinator: Coordinator) -> SandboxRequest:
+    """Within what gates and set-up run: what they need not see is the state directory, and the user's secrets."""
+    wanted = coordinator.settings.agents.sandbox
+    home = coordinator.home
+    return SandboxRequest(
+        program="" if wanted == "off" else sandbox.find(os.environ.get("PATH", "")),
+        required=wanted == "require",
+        hidden=(str(home.state), *_secrets()),
+        shown=(str(home.repository.common), str(home.repository.root)),
     )
 
 
@@ -220,8 +261,11 @@ def _gate_names(coordinator: Coordinator, task: Task) -> tuple[str, ...]:
     return task.spec.gates if task.spec.gates is not None else coordinator.settings.gates.default
 
 
-def _gates(coordinator: Coordinator, names: tuple[str, ...]) -> tuple[GateCommand, ...]:
-    named = coordinator.settings.gates.named
+def _gates(coordinator: Coordinator, task: Task, names: tuple[str, ...]) -> tuple[GateCommand, ...]:
+    settings = coordinator.settings.gates
+    named = settings.named
+    # who tries again wants to see it run
+    doubted = any(sent.kind == "retried" for sent in task.feedback)
     missing = [name for name in names if name not in named]
     if missing:
         raise NotFound(f"gate {missing[0]!r} is no longer configured in coordination.toml")
@@ -231,6 +275,9 @@ def _gates(coordinator: Coordinator, names: tuple[str, ...]) -> tuple[GateComman
             argv=named[name].argv,
             timeout_seconds=named[name].timeout_seconds,
             network=named[name].network,
+            reruns=settings.reruns,
+            cache=settings.cache and named[name].cache,
+            fresh=doubted,
         )
         for name in names
     )

@@ -6,7 +6,7 @@ checkout, index, branches, configuration and hooks are never touched, but for on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from coordination.model.runs import DiffStat, LandingRequest, WorkspaceRequest
@@ -41,8 +41,9 @@ class Workspaces:
     ours keeps a lock too long.
     """
 
-    def __init__(self, common: Path, state: Path) -> None:
-        self._place = Place(common=common.resolve(), state=state.resolve())
+    def __init__(self, common: Path, state: Path, *, private: Collection[str] = ()) -> None:
+        """``private`` are the paths that set-up copies or makes in a workspace."""
+        self._place = Place(common=common.resolve(), state=state.resolve(), private=tuple(private))
         self._git = self._place.git
 
     def exclude(self, pattern: str = ".coordination/") -> None:
@@ -80,6 +81,26 @@ class Workspaces:
         On a branch it also stays in place unless ``fresh``; a detached workspace becomes exactly its commit.
         """
         return trees.ensure(self._place, request, task=task or request.name.partition(".")[0], fresh=fresh)
+
+    def make_exact(self, path: Path, commit: str) -> None:
+        """The workspace is exactly that commit again, whatever a gate did there; nothing of that is kept."""
+        trees.make_exact(self._place.opened(path), commit)
+
+    def is_set_up(self, path: Path) -> bool:
+        """Whether set-up was done there, and what it made was not cleaned away since."""
+        return trees.is_set_up(self._place.opened(path))
+
+    def note_set_up(self, path: Path) -> None:
+        """Remember that it was, for as long as the workspace lasts."""
+        trees.note_set_up(self._place.opened(path))
+
+    def head(self, path: Path) -> str:
+        """The commit that is checked out in a workspace."""
+        return repository.resolve(self._place.opened(path), "HEAD")
+
+    def tracked(self, path: Path, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the names that git tracks there, as a file or as a directory of some."""
+        return commits.tracked(self._place.opened(path), names)
 
     def bring_in(self, path: Path, commit: str, task: str) -> tuple[str, ...]:
         """Merge a commit in without committing: markers stay in the files. Returns the files in conflict."""
@@ -131,6 +152,10 @@ class Workspaces:
         return landing.landed(self._git, commit, self.resolve(f"refs/heads/{branch}"))
 
     # --- reading
+
+    def tree(self, commit: str) -> str:
+        """What names the files of a commit: two commits with the same files have the same tree."""
+        return self._git.text("rev-parse", f"{self.resolve(commit)}^{{tree}}")
 
     def diff_stat(self, base: str, commit: str) -> DiffStat:
         """How large a change is."""

@@ -78,17 +78,20 @@ class Result:
 class Git:
     """Calls on one repository, one work tree and one index. Cheap; make one for each thing to be done."""
 
-    def __init__(self, common: Path, *, directory: Path | None = None, tree: Path | None = None) -> None:
+    def __init__(
+        self, common: Path, *, directory: Path | None = None, tree: Path | None = None, private: Sequence[str] = ()
+    ) -> None:
         self.common = common
         self.directory = directory or common
         # without a tree the common directory stands in: it holds no attributes and no files of anybody
         self.tree = tree or common
+        self.private = tuple(private)
         self.index: Path | None = None
         self._guards: dict[str, str] | None = None
 
     def with_index(self, index: Path) -> Git:
         """The same place with another index, which leaves the real one alone."""
-        other = Git(self.common, directory=self.directory, tree=self.tree)
+        other = Git(self.common, directory=self.directory, tree=self.tree, private=self.private)
         other.index, other._guards = index, self._drivers()
         return other
 

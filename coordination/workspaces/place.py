@@ -30,6 +30,7 @@ class Place:
 
     common: Path
     state: Path
+    private: tuple[str, ...] = ()  # paths that set-up copies or makes: never committed, never kept
 
     @property
     def git(self) -> Git:
@@ -102,7 +103,7 @@ class Place:
         if directory is None or half_made(directory):
             raise Refused(f"git no longer knows the workspace {path}. Start the task again: it will be made anew")
         clear_locks(directory)
-        return Git(self.common, directory=directory, tree=path)
+        return Git(self.common, directory=directory, tree=path, private=self.private)
 
     def set_aside(self, path: Path) -> Path:
         """Move something that is in the way and not ours to judge to where nobody trips over it."""

@@ -3,7 +3,8 @@
 As a commit under ``refs/coordination/preserved/<task>/<n>`` whose tree is what the files were and whose parents are
 HEAD and, when something else was staged, the index. It is made with an index of its own: neither the workspace nor its
 index changes. Files that git ignores, and files in repositories within the workspace, are kept up to a size; those
-that were not are named in the message. Copied secrets (``.env`` and its like) are never kept.
+that were not are named in the message. Copied secrets (``.env`` and its like, and whatever set-up copies or makes)
+are never kept.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from coordination.errors import Conflict
 from coordination.files import make_directory
-from coordination.workspaces.commits import STATE, nested_repositories
+from coordination.workspaces.commits import STATE, nested_repositories, private, within
 from coordination.workspaces.git import Git, clear_locks
 from coordination.workspaces.place import Place
 from coordination.workspaces.repository import shown
@@ -59,7 +60,7 @@ def _as_committed(git: Git, *, ignored: bool) -> bool:
     if (git.directory / "MERGE_HEAD").exists() or nested_repositories(git):
         return False
     asked = ["--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=none", *["--ignored"] * ignored]
-    return git.run("status", *asked).names == []
+    return git.run("status", *asked, "--", ":/", *_around(private(git)), magic=True).names == []
 
 
 def preserved(git: Git, task: str) -> tuple[str, ...]:
@@ -91,8 +92,8 @@ def _own_index(git: Git, index: Path, head: str | None) -> Git:
 
 def _add_everything(git: Git, *, ignored: bool) -> list[str]:
     """Put all files into the index; returns those that were left out."""
-    nested = nested_repositories(git)
-    around = [f":(exclude,top,literal){directory}" for directory in nested]
+    nested, lent = nested_repositories(git), private(git)
+    around = _around([*nested, *lent])
     git.run(
         "add",
         "--all",
@@ -106,16 +107,22 @@ def _add_everything(git: Git, *, ignored: bool) -> list[str]:
     )
     candidates = [name for directory in nested for name in _files_below(git.tree, directory)]
     if ignored:
-        candidates += git.run("ls-files", "-z", "--others", "--ignored", "--exclude-standard").names
+        asked = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", ":/", *_around(lent))
+        candidates += git.run(*asked, magic=True).names
     fitting = _fitting(git.tree, candidates)
     _update_index(git, "--add", fitting)
     new = git.run(
         "diff", "--cached", "--name-only", "-z", "--diff-filter=A", "--no-renames", "HEAD", accept=(0, 128)
     ).names
-    secrets = [name for name in new if _is_secret(name)]
+    secrets = [name for name in new if _is_secret(name) or within(name, lent)]
     _update_index(git, "--force-remove", secrets)
     kept = set(fitting) - set(secrets)
-    return [f"{directory}/.git" for directory in nested] + sorted({*candidates, *secrets} - kept)
+    there = [name for name in lent if os.path.lexists(git.tree / name)]
+    return [f"{directory}/.git" for directory in nested] + sorted({*candidates, *secrets, *there} - kept)
+
+
+def _around(names: Iterable[str]) -> list[str]:
+    return [f":(exclude,top,literal){name}" for name in names]
 
 
 def _update_index(git: Git, how: str, names: Iterable[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from coordination.errors import GitFailed, Refused
@@ -13,6 +15,8 @@ from coordination.workspaces.place import Place, forget, half_made
 from coordination.workspaces.preservation import preserve
 from coordination.workspaces.repository import resolve, shown
 
+_SET_UP = "coordination-set-up"
+_SPECIAL, _ESCAPED = r"([\\*?\[\] !#])", r"\\\1"  # in a pattern of names to ignore
 _REASON = "kept by coordination"  # locked: the user's own ``git worktree prune`` leaves it alone
 
 
@@ -46,7 +50,7 @@ def ensure_linked(place: Place, request: WorkspaceRequest) -> tuple[Git, bool]:
         directory, made = _recorded(place, request, path)
     _link(place, path, directory)
     clear_locks(directory)
-    git = Git(place.common, directory=directory, tree=path)
+    git = Git(place.common, directory=directory, tree=path, private=place.private)
     if not (directory / "index").exists():
         git.run("reset", "--hard", "--quiet")  # new, or killed before its files were all there
     return git, made
@@ -58,7 +62,29 @@ def check_out(git: Git, commit: str) -> None:
         # detached first: a reset through a branch name would move that branch
         git.run("update-ref", "--no-deref", "HEAD", resolve(git, "HEAD"))
     _reset(git, commit)
+    (git.directory / _SET_UP).unlink(missing_ok=True)  # what set-up made goes, too
     git.run("clean", "-ffdx", "--quiet")
+
+
+def make_exact(git: Git, commit: str) -> None:
+    """Exactly this commit, whatever a gate did to the tree. Only where nobody works: nothing of it is kept."""
+    if any(not entry.startswith("H ") for entry in git.run("ls-files", "-v", "-z").names):
+        (git.directory / "index").unlink()  # files that git was told not to look at are looked at again
+    try:
+        check_out(git, commit)
+    except GitFailed:
+        _open_up(git.tree)  # what may not be written cannot be removed
+        check_out(git, commit)
+
+
+def is_set_up(git: Git) -> bool:
+    """Whether set-up was done in this workspace, and what it made was not cleaned away since."""
+    return (git.directory / _SET_UP).exists()
+
+
+def note_set_up(git: Git) -> None:
+    """Remember that it was, for as long as the workspace lasts: among git's own files, where no sandbox may write."""
+    (git.directory / _SET_UP).touch()
 
 
 def bring_in(place: Place, git: Git, commit: str, task: str) -> tuple[str, ...]:
@@ -69,7 +95,7 @@ def bring_in(place: Place, git: Git, commit: str, task: str) -> tuple[str, ...]:
     if merge_head(git) != commit:
         preserve(place, git, task)
         _reset(git)
-        git.run("clean", "-ffd", "--quiet")
+        _clean(git)
         start_merge(git, commit)
     return shown(conflicts(git, head, commit).files)
 
@@ -162,7 +188,21 @@ def _settle_on_branch(place: Place, git: Git, branch: str, task: str, *, fresh: 
         git.run("symbolic-ref", "-m", "coordination: back to the task's branch", "HEAD", name)
     if found != name or fresh:
         _reset(git)
-        git.run("clean", "-ffd", "--quiet")
+        _clean(git)
+
+
+def _clean(git: Git) -> None:
+    """Remove what is neither tracked nor ignored, but for what set-up made: it is made once."""
+    kept = [f"--exclude=/{re.sub(_SPECIAL, _ESCAPED, name)}" for name in git.private]
+    git.run("clean", "-ffd", "--quiet", *kept)
+
+
+def _open_up(tree: Path) -> None:
+    for where, directories, _ in os.walk(tree):
+        for name in directories:
+            path = Path(where, name)
+            if not path.is_symlink():
+                path.chmod(0o700)
 
 
 def _reset(git: Git, commit: str = "HEAD") -> None:

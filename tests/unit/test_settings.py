@@ -57,7 +57,7 @@ def test_every_setting_stands_in_the_commented_file() -> None:
     """No key is left for people to discover."""
     text = re.sub(r"(?m)^# ?(?=[a-z_]+ = |\[)", "", DEFAULT_TEXT.replace("@target@", '""'))
     table = tomllib.loads(text)
-    assert {"command", "timeout_seconds", "network"} == set(table["gates"]["integration"])
+    assert {"command", "timeout_seconds", "network", "cache"} == set(table["gates"]["integration"])
     assert set(table["roles"]["blue"]) == set(RoleSettings.__struct_fields__)
     for field in msgspec.structs.fields(Settings):
         if field.name not in ("gates", "roles") and isinstance(field.type, type) and issubclass(field.type, Section):
