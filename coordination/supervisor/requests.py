@@ -120,7 +120,6 @@ def _review(coordinator: Coordinator, task: Task, run: Run) -> AgentRequest:
     diff = coordinator.workspaces.diff(base, run.commit, DIFF_BYTES_MAX)
     found = results(task.present, run.commit)
     prompt = prompts.review(task, run, diff=diff, gates=list(found.values()), context=packed)
-    schema = REVIEW_SCHEMA
     return _agent(
         coordinator,
         task,
@@ -130,7 +129,7 @@ def _review(coordinator: Coordinator, task: Task, run: Run) -> AgentRequest:
         instructions=instructions,
         writes=False,
         place=run.id,
-        schema=schema,
+        schema=REVIEW_SCHEMA,
     )
 
 
@@ -167,6 +166,7 @@ def _agent(
         tools=role.tools,
         writes=writes,
         shell=role.shell and (writes or task.spec.kind.read_only),
+        commit=run.commit,
         schema=schema,
         limits=run.limits,
         session=session,

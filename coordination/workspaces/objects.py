@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from coordination.errors import NotFound, Refused
@@ -16,19 +16,35 @@ _FILES = {"100644", "100755", "100664"}
 
 def diff_stat(git: Git, base: str, commit: str) -> DiffStat:
     """How large a change is; a binary file counts as a file without lines."""
+    return measured(git, base, commit)[0]
+
+
+def measured(git: Git, base: str, commit: str) -> tuple[DiffStat, tuple[str, ...]]:
+    """The same with the files that differ, whatever it is about them that does; a renamed one under both names."""
     rows = git.run(*_DIFF, "--numstat", "-z", "--no-renames", base, commit, "--").names
     counts = [row.split("\t", 2) for row in rows]
-    return DiffStat(
+    stat = DiffStat(
         files=len(counts),
         insertions=sum(int(added) for added, _, _ in counts if added != "-"),
         deletions=sum(int(deleted) for _, deleted, _ in counts if deleted != "-"),
         binaries=sum(added == "-" for added, _, _ in counts),
     )
+    return stat, shown(name for _, _, name in counts)
 
 
-def diff(git: Git, base: str, commit: str, bytes_max: int) -> str:
-    """A change as text, cut at ``bytes_max`` with a line that says so."""
-    out, more = git.beginning(*_DIFF, base, commit, "--", bytes_max=bytes_max)
+def landing_change(git: Git, base: str, commit: str, branches: Iterable[str]) -> tuple[DiffStat, tuple[str, ...]]:
+    """The largest of the changes from ``base`` and from where the commit met each branch; the files of all of them."""
+    # 128: there is no such branch, so nothing can land there
+    met = [git.run("merge-base", "--all", branch, commit, accept=(0, 1, 128)).text.split() for branch in branches]
+    since = dict.fromkeys([base, *(one for found in met for one in found)])
+    changes = [measured(git, one, commit) for one in since]
+    largest = max((stat for stat, _ in changes), key=lambda stat: (stat.lines, stat.files))
+    return largest, tuple(sorted({name for _, names in changes for name in names}))
+
+
+def diff(git: Git, base: str, commit: str, bytes_max: int, paths: Sequence[str] = ()) -> str:
+    """A change (of these paths) as text, cut at ``bytes_max`` with a line that says so."""
+    out, more = git.beginning(*_DIFF, base, commit, "--", *paths, bytes_max=bytes_max)
     text = out.decode(errors="replace")
     return f"{text}\n[cut at {bytes_max} bytes]\n" if more else text
 
