@@ -72,6 +72,13 @@ class Finding(Value, frozen=True, kw_only=True):
     line: int = 0
     severity: str = "major"  # blocker | major | minor
 
+    @property
+    def told(self) -> str:
+        """As a line of text."""
+        line = f":{self.line}" if self.line else ""
+        place = f"{self.file}{line}: " if self.file else ""
+        return f"- [{self.severity}] {place}{self.message}"
+
 
 class Rule(Value, frozen=True, kw_only=True):
     """One rule that spoke when it was decided whether a commit may land, with its numbers."""

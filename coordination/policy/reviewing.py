@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from coordination.model.facts import Facts
-from coordination.model.runs import Ending, Finding, GateResult, Purpose, Rule
+from coordination.model.runs import Ending, GateResult, Purpose, Rule
 from coordination.model.state import Run, Task
 from coordination.model.tasks import ReviewMode
 from coordination.policy import Judgement, Policy, Verdict
@@ -38,9 +38,7 @@ class Reviewing(Policy[None]):
         outcome = review.outcome
         if outcome.verdict == "approve":
             return Verdict(judgement=Judgement.ACCEPT, reason=f"approved by {review.id}", rules=rules)
-        said = (
-            "\n".join(_told(finding) for finding in outcome.findings) or outcome.report or "rejected without a finding"
-        )
+        said = "\n".join(finding.told for finding in outcome.findings) or outcome.report or "rejected without a finding"
         if task.rounds + 1 >= facts.settings.limits.rounds_max:
             reason = f"rejected {task.rounds + 1} times; last by {review.id}:\n{said}"
             return Verdict(judgement=Judgement.PERSON, reason=reason, rules=rules)
@@ -136,12 +134,6 @@ def _newest(runs: Sequence[Run], commit: str) -> dict[str, GateResult]:
     outcomes = [run.outcome for run in runs if run.purpose is Purpose.GATE and run.outcome is not None]
     said = [outcome for outcome in outcomes if outcome.ending in _CONCLUSIVE]
     return {gate.gate: gate for outcome in said for gate in outcome.gates if gate.commit == commit}
-
-
-def _told(finding: Finding) -> str:
-    line = f":{finding.line}" if finding.line else ""
-    place = f"{finding.file}{line}: " if finding.file else ""
-    return f"- [{finding.severity}] {place}{finding.message}"
 
 
 policy = Reviewing()

@@ -139,8 +139,8 @@ class Workspaces:
     def landing_change(self, base: str, commit: str, branches: Iterable[str]) -> tuple[DiffStat, tuple[str, ...]]:
         """How large the change from ``base`` is, and every file that landing it on those branches may change.
 
-        A commit that took a branch in by itself may undo what is there and still be like its base: what it differs in
-        from where it last met each branch counts, too.
+        A commit that took a branch in by itself may undo what others did there and still be like its base: what it
+        does not carry as it was counts, too.
         """
         return objects.landing_change(self._git, base, commit, branches)
 

@@ -11,6 +11,7 @@ from coordination.workspaces.git import Git
 from coordination.workspaces.repository import shown
 
 _DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=none")
+_PATHS_MAX = 500
 _FILES = {"100644", "100755", "100664"}
 
 
@@ -19,9 +20,9 @@ def diff_stat(git: Git, base: str, commit: str) -> DiffStat:
     return measured(git, base, commit)[0]
 
 
-def measured(git: Git, base: str, commit: str) -> tuple[DiffStat, tuple[str, ...]]:
+def measured(git: Git, base: str, commit: str, paths: Sequence[str] = ()) -> tuple[DiffStat, tuple[str, ...]]:
     """The same with the files that differ, whatever it is about them that does; a renamed one under both names."""
-    rows = git.run(*_DIFF, "--numstat", "-z", "--no-renames", base, commit, "--").names
+    rows = git.run(*_DIFF, "--numstat", "-z", "--no-renames", base, commit, "--", *paths).names
     counts = [row.split("\t", 2) for row in rows]
     stat = DiffStat(
         files=len(counts),
@@ -29,17 +30,38 @@ def measured(git: Git, base: str, commit: str) -> tuple[DiffStat, tuple[str, ...
         deletions=sum(int(deleted) for _, deleted, _ in counts if deleted != "-"),
         binaries=sum(added == "-" for added, _, _ in counts),
     )
-    return stat, shown(name for _, _, name in counts)
+    return stat, tuple(name for _, _, name in counts)
 
 
 def landing_change(git: Git, base: str, commit: str, branches: Iterable[str]) -> tuple[DiffStat, tuple[str, ...]]:
-    """The largest of the changes from ``base`` and from where the commit met each branch; the files of all of them."""
-    # 128: there is no such branch, so nothing can land there
-    met = [git.run("merge-base", "--all", branch, commit, accept=(0, 1, 128)).text.split() for branch in branches]
-    since = dict.fromkeys([base, *(one for found in met for one in found)])
-    changes = [measured(git, one, commit) for one in since]
-    largest = max((stat for stat, _ in changes), key=lambda stat: (stat.lines, stat.files))
-    return largest, tuple(sorted({name for _, names in changes for name in names}))
+    """The change from ``base``, and what of the branches the commit took in by itself and does not carry as it was."""
+    stat, names = measured(git, base, commit)
+    found = set(names)
+    for branch in branches:
+        # 128: there is no such branch, so nothing can land there
+        for met in git.run("merge-base", "--all", branch, commit, accept=(0, 1, 128)).text.split():
+            undone = _undone(git, base, met, commit) - found
+            if undone:
+                more, _ = measured(git, met, commit, sorted(undone) if len(undone) <= _PATHS_MAX else ())
+                stat, found = _sum(stat, more), found | undone
+    return stat, shown(sorted(found))
+
+
+def _undone(git: Git, base: str, met: str, commit: str) -> set[str]:
+    """The files that others changed up to where the commit met them, and that are otherwise in the commit."""
+    if met == base or git.is_ancestor(met, base):
+        return set()
+    apart = git.run("merge-base", met, base, accept=(0, 1)).text or base
+    return {*_names(git, apart, met)} & {*_names(git, met, commit)}
+
+
+def _sum(one: DiffStat, other: DiffStat) -> DiffStat:
+    return DiffStat(
+        files=one.files + other.files,
+        insertions=one.insertions + other.insertions,
+        deletions=one.deletions + other.deletions,
+        binaries=one.binaries + other.binaries,
+    )
 
 
 def diff(git: Git, base: str, commit: str, bytes_max: int, paths: Sequence[str] = ()) -> str:
@@ -51,7 +73,11 @@ def diff(git: Git, base: str, commit: str, bytes_max: int, paths: Sequence[str] 
 
 def files_changed(git: Git, base: str, commit: str) -> tuple[str, ...]:
     """The files that differ; a renamed one under both names."""
-    return shown(git.run(*_DIFF, "--name-only", "-z", "--no-renames", base, commit, "--").names)
+    return shown(_names(git, base, commit))
+
+
+def _names(git: Git, base: str, commit: str) -> list[str]:
+    return git.run(*_DIFF, "--name-only", "-z", "--no-renames", base, commit, "--").names
 
 
 def read_at(git: Git, commit: str, path: str, bytes_max: int) -> bytes:

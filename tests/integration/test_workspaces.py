@@ -798,6 +798,30 @@ def test_a_commit_that_undoes_what_landed_is_told_with_what_it_undoes(scene: Sce
     assert "CODEOWNERS" not in git(scene.root, "ls-tree", "--name-only", INTEGRATION).split()
 
 
+def test_what_others_landed_is_not_the_change_of_who_takes_it_in(scene: Scene) -> None:
+    """Brought in by us or by the run itself, and the target is behind: only what is its own is told."""
+    path = scene.ensure()
+    other = scene.work("other", "CODEOWNERS", "* @security\n")
+    assert scene.workspaces.land(scene.request(other), task="other", gates=passes).kind == "merged"
+    integration = scene.integration()
+    git(path, "merge", "--quiet", "--no-edit", INTEGRATION)
+    (path / "mine.txt").write_text("x\n")
+    commit = str(scene.commit(path))
+    mine = DiffStat(files=1, insertions=1)
+    assert scene.workspaces.landing_change(integration, commit, BRANCHES) == (mine, ("mine.txt",))
+    assert scene.workspaces.landing_change(scene.base, commit, BRANCHES)[1] == ("CODEOWNERS", "mine.txt")
+    late = scene.work("late", "late.txt", "x\n")
+    assert scene.workspaces.landing_change(integration, late, BRANCHES) == (mine, ("late.txt",))
+    (scene.root / "users.txt").write_text("one\n")
+    git(scene.root, "add", "users.txt")
+    git(scene.root, "commit", "--quiet", "--message=The user")
+    place = scene.ensure("late")
+    git(place, "merge", "--quiet", "--no-edit", "--strategy=ours", "main")
+    (place / "again.txt").write_text("x\n")
+    undoes = str(scene.commit(place, late))
+    assert scene.workspaces.landing_change(integration, undoes, BRANCHES)[1] == ("again.txt", "late.txt", "users.txt")
+
+
 # --- traces and audit
 
 
