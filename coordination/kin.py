@@ -1,4 +1,4 @@
-"""Who descends from this process? Also those who fled into another session and cleared their environment.
+"""Who descends from this process, and from whom does it? Also those who fled and cleared their environment.
 
 A process of ours may ask to be given the orphans among its descendants (PR_SET_CHILD_SUBREAPER, see prctl(2)): then
 whatever was started below it stays below it, whatever it calls itself, and becomes its child when its parent dies. So
@@ -62,6 +62,26 @@ def children() -> list[int]:
             if fields[_PARENT_FIELD] == me:
                 found.append(int(entry.parts[2]))
     return found
+
+
+def carried_above(name: str) -> str:
+    """What our nearest ancestor with that variable in its environment carries there; "" when none has it.
+
+    The environment is the one a process was started with: whoever was started by it may have cleared its own.
+    """
+    number, seen = os.getppid(), {0}
+    while number not in seen:
+        seen.add(number)
+        with contextlib.suppress(OSError):  # of another user: neither ours nor a run's
+            for entry in Path(f"/proc/{number}/environ").read_bytes().split(b"\0"):
+                if entry.startswith(os.fsencode(name) + b"="):
+                    return os.fsdecode(entry.partition(b"=")[2])
+        try:
+            stat = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:  # it ended, or there is no such file system here
+            return ""
+        number = int(stat.rpartition(")")[2].split()[_PARENT_FIELD])
+    return ""
 
 
 def _prctl(option: int, argument: int) -> int:

@@ -84,12 +84,40 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     returns_max: Count = 3
 
 
+PROTECTED_BY_DEFAULT = "@default"
+"""Stands in ``review.protected`` for PROTECTED_DEFAULT."""
+
+PROTECTED_DEFAULT = (
+    # what runs on the servers of others, with their secrets
+    *(".github/workflows/", ".github/actions/", ".github/dependabot.yml", ".gitlab-ci.yml", ".gitlab/", ".circleci/"),
+    *(".buildkite/", ".drone.yml", ".travis.yml", ".woodpecker.yml", ".woodpecker/", "Jenkinsfile", "appveyor.yml"),
+    *("azure-pipelines.yml", "bitbucket-pipelines.yml", ".forgejo/", ".gitea/"),
+    # who may let what pass
+    *("CODEOWNERS", "coordination.toml", ".coordination/"),
+    # what runs on the machine of whoever checks it out, and what tells agents what to do
+    *(".husky/", ".githooks/", "/.hooks/", ".pre-commit-config.yaml", "lefthook.yml", ".gitattributes", ".gitmodules"),
+    *(".claude/", ".mcp.json", "CLAUDE.md", "AGENTS.md", ".devcontainer/", ".vscode/tasks.json", ".envrc"),
+    # secrets
+    *(".env", ".env.*", "!.env.example", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "id_rsa"),
+    *("id_ed25519", "id_ecdsa", ".npmrc", ".pypirc", ".netrc", ".git-credentials", "/secrets/"),
+    # whose code is taken in
+    *("package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb", "deno.lock"),
+    *("poetry.lock", "uv.lock", "pdm.lock", "Pipfile.lock", "conda-lock.yml", "Cargo.lock", "go.sum", "Gemfile.lock"),
+    *("composer.lock", "mix.lock", "pubspec.lock", "Podfile.lock", "packages.lock.json", "gradle.lockfile"),
+    *("flake.lock", "MODULE.bazel.lock"),
+)
+"""Files that a person alone lets through unless settings say otherwise; see ``model.protection`` for how it is read."""
+
+
 class Review(Section, frozen=True, kw_only=True):
-    """When Red looks."""
+    """When Red looks, and what a person alone lets through."""
 
     small_lines: WholeNumber = (
         20  # auto: a commit of at most this many changed lines whose gates passed is not reviewed
     )
+    kinds: tuple[Literal["implement", "fix", "refactor", "test", "document"], ...] = ()  # auto: always reviewed
+    protected: tuple[str, ...] = (PROTECTED_BY_DEFAULT,)
+    protected_by: Literal["person", "review"] = "person"
 
 
 class Priority(Section, frozen=True, kw_only=True):
@@ -234,6 +262,14 @@ target = {TARGET}
 [review]
 # Commits of at most this many changed lines whose gates passed are not reviewed (tasks with review = "auto").
 #small_lines = 20
+# Kinds of tasks whose commits are always reviewed then: implement, fix, refactor, test, document.
+#kinds = []
+# Files that need more than gates, whatever the task says, by patterns like those of .gitignore. "@default" stands for
+# CI workflows, secrets, lock files, hooks, CODEOWNERS and the like (docs/review.md has the list); "!pattern" takes
+# something out again: ["@default", "!package-lock.json", "infra/"].
+#protected = ["@default"]
+# person: such a commit waits for `coord approve`. review: Red's approval is enough.
+#protected_by = "person"
 
 [priority]
 # A waiting task gains this much priority a minute, so nothing waits for ever.
@@ -361,6 +397,7 @@ class _Reader:
         settings = msgspec.structs.replace(settings, gates=gates, setup=setup, roles=overrides)
         self._check_branches(settings.git)
         self._check_environment(settings.environment.passed)
+        self._check_patterns(settings.review.protected)
         return settings
 
     def _toml(self, text: str) -> dict[str, Any]:
@@ -493,6 +530,16 @@ class _Reader:
             for pattern, reason in _NEVER_PASSED:
                 if re.fullmatch(pattern, name):
                     raise self._error("environment.pass", f"{name} cannot be passed to runs: {reason}")
+
+    def _check_patterns(self, patterns: Sequence[str]) -> None:
+        """What could never fit a file protects nothing, and nobody would notice."""
+        for pattern in patterns:
+            names = pattern.removeprefix("!").strip("/").split("/")
+            if pattern.startswith("@") and pattern != PROTECTED_BY_DEFAULT:
+                raise self._unknown_name("review.protected", pattern, [PROTECTED_BY_DEFAULT], what="list of patterns")
+            if not all(names) or {".", ".."} & set(names) or "\\" in pattern or pattern != pattern.strip():
+                expected = "a pattern of paths from the top of the repository, like 'infra/' or '*.tf'"
+                raise self._error("review.protected", f"expected {expected}, found {pattern!r}")
 
     def _unknown(self, path: str, key: str, known: Collection[str]) -> SettingsError:
         return self._unknown_name(_dotted(path, key), key, known, what="key")

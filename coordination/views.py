@@ -131,11 +131,21 @@ def task_detail(state: State, facts: Facts, policies: Policies, task: Task) -> R
         "chain": list(task.chain),
         "report": task.report or None,
         "evidence": _whole(task.evidence),
+        "rules": _whole(task.rules),
+        "changed": _changed(task),
         "feedback": _whole(task.feedback),
         "runs": [run_row(run) for run in task.runs],
         "refused": list(task.refused),
         "unknown_dependencies": [after for after in task.spec.after if state.get(after) is None],
     }
+
+
+def _changed(task: Task) -> Row | None:
+    """The files that landing its newest commit would change, as git told the supervisor; None when there is none."""
+    work = task.work_of(task.commit) if task.commit else None
+    if work is None or work.outcome is None:
+        return None
+    return {"commit": task.commit, "files": list(work.outcome.changed), "unlisted": work.outcome.unlisted}
 
 
 def ordered(state: State, facts: Facts) -> list[Task]:
@@ -284,7 +294,8 @@ def narrated(record_type: str, body: Row) -> str:
         case "TaskRequeued":
             return f"{task} back to the queue ({body['reason']['kind']}): {_line(body['reason']['message'])}"
         case "TaskApproved":
-            return f"{task} approved at {body['evidence']['commit'][:12]}: {_line(body['evidence'].get('reason', ''))}"
+            evidence = body["evidence"]
+            return f"{task} approved at {evidence['commit'][:12]}: {_line(evidence.get('reason', ''))}"
         case "TaskMerged":
             return f"{task} merged as {body['merge'][:12]}"
         case "TaskDone":

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from coordination.coordinator import Coordinator
     from coordination.model.state import Run, State
 
+_FILES_MAX = 40
+
 
 FAILURE_LINES = 10
 
@@ -87,7 +89,7 @@ def _tell_task(task: dict[str, Any]) -> None:
         ("workspace", task["workspace"]),
         ("preserved", " ".join(task["preserved"])),
     )
-    _tell_evidence(task["evidence"] or {})
+    _tell_evidence(task)
     for run in task["runs"]:
         say()
         _tell_run(run, "  ")
@@ -100,12 +102,36 @@ def _tell_task(task: dict[str, Any]) -> None:
     _block("Report", task["report"])
 
 
-def _tell_evidence(evidence: dict[str, Any]) -> None:
-    if not evidence:
-        return
-    judged = f"{evidence['reviewer']}: {evidence.get('verdict', '')}" if evidence.get("reviewer") else "no review"
-    _fields(("evidence", f"{judged}; {evidence.get('reason', '')}"), ("change", _change(evidence)))
-    _tell_gates(evidence.get("gates", ()), "")
+def _tell_evidence(task: dict[str, Any]) -> None:
+    """Why its commit may land, or what spoke when it was last judged; all of it about one commit."""
+    from coordination import views
+
+    evidence = task["evidence"] or {}
+    if evidence:
+        by = evidence["person"] or evidence["reviewer"]
+        judged = f"{by}: {evidence['verdict']}" if by else f"no reviewer: {evidence['verdict']}"
+        at = views.moment(evidence["decided_at"])
+        _fields(
+            ("evidence", f"of {evidence['commit']} since {evidence['base'][:12]}{f', {at}' if at else ''}"),
+            ("reviewer", judged),
+            ("reason", evidence["reason"]),
+            ("change", _change(evidence)),
+            ("cost then", dollars(evidence["cost_usd"], estimated=evidence["cost_estimated"])),
+            ("cited", " ".join(evidence["cited"])),
+        )
+        _tell_gates(evidence["gates"], "")
+    for rule in task["rules"]:
+        say(f"rule {rule['rule']}{_asks(rule)}: {rule['found']}", whole=True)
+    changed = task["changed"] or {"files": [], "unlisted": 0}
+    for name in changed["files"][:_FILES_MAX]:
+        say(f"changes {name}", whole=True)
+    left = len(changed["files"][_FILES_MAX:]) + changed["unlisted"]
+    if left:
+        say(f"changes {left} more; `coord show {task['task']} --json` has {len(changed['files'])} of their names")
+
+
+def _asks(rule: dict[str, Any]) -> str:
+    return {"review": " asks for a review", "person": " asks for a person"}.get(rule["asks"], "")
 
 
 def _tell_run(run: dict[str, Any], indent: str) -> None:
@@ -119,7 +145,8 @@ def _tell_run(run: dict[str, Any], indent: str) -> None:
         ("why", run["reason"]),
         ("means", _meaning(run["explained"])),
         ("said", outcome.get("reason")),
-        ("verdict", outcome.get("verdict")),
+        ("verdict", _verdict(outcome)),
+        ("summary", outcome.get("report") if outcome.get("verdict") else ""),
         ("commit", outcome.get("commit")),
         ("change", _change(outcome.get("diff") or {})),
         (
@@ -173,9 +200,14 @@ def _tell_gates(gates: Iterable[dict[str, Any]], indent: str) -> None:
                 say(f"{indent}    {line}")
 
 
+def _verdict(outcome: dict[str, Any]) -> str:
+    named = f" on {outcome['judged'][:12]}" if outcome.get("judged") else ""
+    return f"{outcome['verdict']}{named}" if outcome.get("verdict") else ""
+
+
 def _change(numbers: dict[str, Any]) -> str:
-    files, added, removed = (numbers.get(key, 0) for key in ("files", "insertions", "deletions"))
-    return f"{files} files, +{added} -{removed}" if files else ""
+    files, added, removed, plain = (numbers.get(key, 0) for key in ("files", "insertions", "deletions", "binaries"))
+    return f"{files} files, +{added} -{removed}{f', {plain} without lines' if plain else ''}" if files else ""
 
 
 def _fields(*fields: tuple[str, str | None], indent: str = "") -> None:

@@ -104,6 +104,13 @@ _KINDS = (
         ),
     ),
     Kind(
+        name="judged another commit",
+        says="the reviewer's verdict is about another commit than it was asked about, and counts for nothing",
+        how=How.FRESH,
+        most=1,
+        codes=("other_commit",),
+    ),
+    Kind(
         name="authentication",
         says="the service does not accept the key or login",
         how=How.WAIT,

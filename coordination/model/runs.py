@@ -72,6 +72,21 @@ class Finding(Value, frozen=True, kw_only=True):
     line: int = 0
     severity: str = "major"  # blocker | major | minor
 
+    @property
+    def told(self) -> str:
+        """As a line of text."""
+        line = f":{self.line}" if self.line else ""
+        place = f"{self.file}{line}: " if self.file else ""
+        return f"- [{self.severity}] {place}{self.message}"
+
+
+class Rule(Value, frozen=True, kw_only=True):
+    """One rule that spoke when it was decided whether a commit may land, with its numbers."""
+
+    rule: str  # task | gates | flaky | size | kind | history | protected
+    asks: str = ""  # review | person; "": it is content
+    found: str = ""
+
 
 class GateTry(Value, frozen=True, kw_only=True):
     """One time that a gate's command ran, and failed."""
@@ -129,7 +144,10 @@ class Outcome(Value, frozen=True, kw_only=True):
     diff: DiffStat | None = None
     report: str = ""  # the agent's last words; the evidence of a read-only task
     cited: tuple[str, ...] = ()  # paths named in the report that exist at the base commit
+    changed: tuple[str, ...] = ()  # the files that a work run's commit changes, as git says; both names of a rename
+    unlisted: int = 0  # how many more there are
     verdict: str = ""  # approve | reject, of a review
+    judged: str = ""  # the commit that the verdict names
     findings: tuple[Finding, ...] = ()
     gates: tuple[GateResult, ...] = ()
     conflict: ConflictReport | None = None
@@ -192,6 +210,7 @@ class AgentRequest(Value, frozen=True, kw_only=True):
     tools: tuple[str, ...] = ()
     writes: bool = False
     shell: bool = False  # may run commands, if a sandbox works (or settings say so)
+    commit: str = ""  # what a review judges
     schema: dict[str, Any] | None = None  # JSON schema of the answer
     limits: Limits = Limits()
     session: str = ""  # UUID

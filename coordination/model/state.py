@@ -18,7 +18,7 @@ from coordination.model import accounts, money
 from coordination.model import events as e
 from coordination.model.accounts import Account
 from coordination.model.money import Money
-from coordination.model.runs import Ending, Limits, Outcome, Purpose, Usage, Value
+from coordination.model.runs import Ending, Limits, Outcome, Purpose, Rule, Usage, Value
 from coordination.model.tasks import ENDED, ENDED_WELL, TRANSITIONS, Status, TaskSpec
 
 FEEDBACK_MAX = 12
@@ -58,6 +58,13 @@ class Run(Value, frozen=True, kw_only=True):
         """Whether it ended well."""
         return self.outcome is not None and self.outcome.ending is Ending.SUCCEEDED
 
+    def verdict_on(self, commit: str) -> str:
+        """What it said of exactly that commit, approve or reject; "" when it is no review of it."""
+        if self.purpose is not Purpose.REVIEW or self.commit != commit or self.outcome is None or not self.succeeded:
+            return ""
+        # a log of the time when verdicts named no commit was believed; what is recorded since was compared
+        return self.outcome.verdict if self.outcome.judged in ("", commit) else ""
+
 
 class Task(Value, frozen=True, kw_only=True):
     """What is wanted, where it stands, and everything that was tried."""
@@ -87,6 +94,7 @@ class Task(Value, frozen=True, kw_only=True):
     report: str = ""
     chain: tuple[str, ...] = ()
     feedback: tuple[e.RequeueReason, ...] = ()
+    rules: tuple[Rule, ...] = ()  # what spoke when its commit was last judged
     evidence: e.Evidence | None = None
     runs: tuple[Run, ...] = ()
     refused: tuple[str, ...] = ()
@@ -103,6 +111,11 @@ class Task(Value, frozen=True, kw_only=True):
     def live(self) -> tuple[Run, ...]:
         """Runs whose outcome is not known yet."""
         return tuple([run for run in self.runs if run.outcome is None])
+
+    def work_of(self, commit: str) -> Run | None:
+        """The newest work run that made that commit."""
+        made = (run for run in reversed(self.runs) if run.purpose is Purpose.WORK and run.outcome is not None)
+        return next((run for run in made if run.outcome is not None and run.outcome.commit == commit), None)
 
     @property
     def usage(self) -> Usage:
@@ -343,7 +356,8 @@ def _plan(state: State, record: e.Record, event: e.RunPlanned) -> None:
     if event.account:
         state.accounts[event.account] = accounts.planned(state.accounts.get(event.account, Account()), event.run)
         state.money = money.reserved(state.money, event.run, event.role, event.limits.budget_usd or 0.0)
-    _move(state, record, task.id, status, runs=runs, base=base, reason=event.reason)
+    said = {"rules": event.rules} if event.rules else {}
+    _move(state, record, task.id, status, runs=runs, base=base, reason=event.reason, **said)
 
 
 def _planned(record: e.Record, event: e.RunPlanned) -> Run:
@@ -418,6 +432,7 @@ def _requeue(state: State, record: e.Record, event: e.TaskRequeued) -> None:
         "not_before": event.not_before,
         "feedback": (*task.feedback, event.reason)[-FEEDBACK_MAX:],
         "chain": (),
+        "rules": (),
         "evidence": None,
         "reason": event.reason.message,
         "doubt": 0,
@@ -426,7 +441,8 @@ def _requeue(state: State, record: e.Record, event: e.TaskRequeued) -> None:
 
 
 def _approve(state: State, record: e.Record, event: e.TaskApproved) -> None:
-    said = {"evidence": event.evidence, "commit": event.evidence.commit, "reason": event.evidence.reason}
+    evidence = event.evidence
+    said = {"evidence": evidence, "commit": evidence.commit, "reason": evidence.reason, "rules": evidence.rules}
     _move(state, record, event.task, Status.APPROVED, landing=len(state.tasks[event.task].runs), doubt=0, **said)
 
 
@@ -459,6 +475,7 @@ def _escalate(state: State, record: e.Record, event: e.TaskEscalated) -> None:
     counters = {
         "rounds": task.rounds + (event.raises == "rounds"),
         "returns": task.returns + (event.raises == "returns"),
+        "rules": event.rules or task.rules,
     }
     _move(state, record, task.id, Status.WAITING_FOR_PERSON, reason=event.reason, **counters)
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
+from coordination.model import commands
 from coordination.model import events as e
-from coordination.model.commands import newest_work
 from coordination.model.endings import How
 from coordination.model.facts import Facts
 from coordination.model.roles import Role
-from coordination.model.runs import Ending, Limits, Purpose
+from coordination.model.runs import Ending, Limits, Purpose, Rule
 from coordination.model.state import Run, State, Task
 from coordination.model.tasks import Kind, Status
 from coordination.model.waiting import hindrances, holders, in_order, live_by_role, live_landing, order_key
@@ -124,8 +124,10 @@ class _Step:
             base=outcome.base,
             verdict="report",
             reason="read-only: a report, the cited paths that exist at the base commit, and an unchanged tree",
+            decided_at=self.facts.now,
             cited=outcome.cited,
             cost_usd=task.usage.cost_usd,
+            cost_estimated=task.usage.estimated,
         )
         yield e.TaskDone(task=task.id, evidence=evidence, report=outcome.report)
 
@@ -136,8 +138,10 @@ class _Step:
         match verdict.judgement:
             case Judgement.ACCEPT:
                 yield e.TaskApproved(task=task.id, evidence=self._evidence(task, self._reasons(task)))
+            case Judgement.CONFIRM:
+                yield e.TaskEscalated(task=task.id, reason=verdict.reason, rules=self._rules(task))
             case Judgement.REVIEW:
-                yield from self._review(task)
+                yield from self._review(task, verdict.reason)
             case Judgement.GATE:
                 yield from self._gate(task, verdict.gates)
             case Judgement.AGAIN:
@@ -147,14 +151,17 @@ class _Step:
                 reason = e.RequeueReason(kind="rejected", message=verdict.reason, run=last)
                 yield e.TaskRequeued(task=task.id, reason=reason)
             case Judgement.PERSON:
-                last_said = task.present[-1].outcome
-                rejected = last_said is not None and last_said.verdict == "reject"
+                rejected = task.present[-1].verdict_on(task.commit) == "reject"
                 # After the last round a person decides every further one: the counter stays at its limit.
                 counted = rejected and task.rounds < self.facts.settings.limits.rounds_max
-                yield e.TaskEscalated(task=task.id, reason=verdict.reason, raises="rounds" if counted else "")
+                raises = "rounds" if counted else ""
+                yield e.TaskEscalated(task=task.id, reason=verdict.reason, raises=raises, rules=self._rules(task))
 
     def _reasons(self, task: Task) -> str:
         return "; ".join(self.policies.reasons(self.facts, task, task.present))
+
+    def _rules(self, task: Task) -> tuple[Rule, ...]:
+        return self.policies.rules(self.facts, task, task.present)
 
     def _again(self, task: Task, reason: str) -> Iterator[e.AnyEvent]:
         most = int(task.spec.attempts_max or self.facts.settings.limits.attempts_max)
@@ -184,7 +191,7 @@ class _Step:
             limits=Limits(timeout_seconds=timeout),
         )
 
-    def _review(self, task: Task) -> Iterator[e.AnyEvent]:
+    def _review(self, task: Task, asked: str) -> Iterator[e.AnyEvent]:
         reviewing = as_review(task)
         role, why = route(self.facts, self.policies, reviewing)
         if role is None:
@@ -206,7 +213,8 @@ class _Step:
             purpose=Purpose.REVIEW,
             role=role.name,
             model=self._model_for_review(task, role),
-            reason=f"review of {task.commit[:12]}: {why}",
+            reason=f"review of {task.commit[:12]}: {why}; {asked}",
+            rules=self._rules(task),
             commit=task.commit,
             base=task.base,
             limits=limits,
@@ -222,22 +230,19 @@ class _Step:
         return self.facts.fallback_model(role.name) if how is How.OTHER_MODEL else tried[-1].model
 
     def _evidence(self, task: Task, reason: str) -> e.Evidence:
-        work = newest_work(task)
-        diff = work.outcome.diff if work is not None and work.outcome is not None else None
-        found = results(task.present, task.commit)
-        reviews = [r for r in task.present if r.purpose is Purpose.REVIEW and r.succeeded and r.commit == task.commit]
-        return e.Evidence(
-            commit=task.commit,
-            base=work.outcome.base if work is not None and work.outcome is not None else task.base,
-            gates=tuple(found.values()),
-            gates_configured=bool(found),
-            reviewer=reviews[-1].id if reviews else "",
-            verdict="approve" if reviews else "skipped",
+        """All of it of the one commit that is judged: what others said of another one is no part of it."""
+        wanted = task.spec.gates if task.spec.gates is not None else self.facts.settings.gates.default
+        approving = [run for run in task.present if run.verdict_on(task.commit) == "approve"]
+        return commands.evidence(
+            task,
+            task.commit,
+            gates=tuple(results(task.present, task.commit).values()),
+            gates_configured=bool(wanted),
+            reviewer=approving[-1].id if approving else "",
+            verdict="approve" if approving else "skipped",
             reason=reason,
-            files=diff.files if diff else 0,
-            insertions=diff.insertions if diff else 0,
-            deletions=diff.deletions if diff else 0,
-            cost_usd=task.usage.cost_usd,
+            rules=self._rules(task),
+            decided_at=self.facts.now,
         )
 
     # -- land --------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from msgspec.structs import replace
 from coordination import sandbox
 from coordination.coordinator import Coordinator
 from coordination.errors import NotFound
+from coordination.model.events import Evidence
+from coordination.model.protection import touched
 from coordination.model.reviews import REVIEW_SCHEMA
 from coordination.model.roles import Role
 from coordination.model.runs import (
@@ -31,6 +34,9 @@ from coordination.policy.gating import results
 from coordination.settings import Agents, Settings
 
 DIFF_BYTES_MAX = 400_000
+SINCE_BYTES_MAX = 60_000
+PATHS_MAX = 200
+TRAILER_MAX = 500  # signs of a trailer's value
 _GIB = 1 << 30
 _AGENT_OPEN = frozenset({"agent_workspaces", "scratch"})  # what an agent's shell may see of the state directory
 _SECRETS = (
@@ -156,12 +162,18 @@ def _work(coordinator: Coordinator, task: Task, run: Run) -> AgentRequest:
 def _review(coordinator: Coordinator, task: Task, run: Run) -> AgentRequest:
     role = _role(coordinator, run.role)
     instructions, packed = coordinator.context_for(run.base, task.spec.context)
-    assert run.commit
-    base = next((r.outcome.base for r in reversed(task.runs) if r.outcome and r.outcome.commit == run.commit), run.base)
-    diff = coordinator.workspaces.diff(base, run.commit, DIFF_BYTES_MAX)
-    found = results(task.present, run.commit)
-    prompt = prompts.review(task, run, diff=diff, gates=list(found.values()), context=packed)
-    schema = REVIEW_SCHEMA
+    work, settings = task.work_of(run.commit), coordinator.settings
+    outcome = work.outcome if work is not None else None
+    diff = coordinator.workspaces.diff(outcome.base if outcome is not None else run.base, run.commit, DIFF_BYTES_MAX)
+    prompt = prompts.review(
+        task,
+        run,
+        diff=diff,
+        gates=list(results(task.present, run.commit).values()),
+        context=packed,
+        since=_since(coordinator, task, run),
+        protected=touched(outcome, settings.review.protected).protected,
+    )
     return _agent(
         coordinator,
         task,
@@ -171,8 +183,21 @@ def _review(coordinator: Coordinator, task: Task, run: Run) -> AgentRequest:
         instructions=instructions,
         writes=False,
         place=run.id,
-        schema=schema,
+        schema=REVIEW_SCHEMA,
     )
+
+
+def _since(coordinator: Coordinator, task: Task, run: Run) -> str:
+    """What changed since the commit that the last round judged, in files that the task changed then or now."""
+    before = prompts.rounds(task, run)
+    if not before or before[-1].commit == run.commit:
+        return ""
+    works = [task.work_of(commit) for commit in (before[-1].commit, run.commit)]
+    outcomes = [work.outcome for work in works if work is not None and work.outcome is not None]
+    # what others landed meanwhile may have come in between the two, and is not this task's
+    names = sorted({name for outcome in outcomes for name in outcome.changed})
+    paths = names if len(names) <= PATHS_MAX and not any(outcome.unlisted for outcome in outcomes) else ()
+    return coordinator.workspaces.diff(before[-1].commit, run.commit, SINCE_BYTES_MAX, paths)
 
 
 def _agent(
@@ -208,6 +233,7 @@ def _agent(
         tools=role.tools,
         writes=writes,
         shell=role.shell and (writes or task.spec.kind.read_only),
+        commit=run.commit,
         schema=schema,
         limits=run.limits,
         session=session,
@@ -286,19 +312,35 @@ def _gates(coordinator: Coordinator, task: Task, names: tuple[str, ...]) -> tupl
 def _landing(coordinator: Coordinator, task: Task, run: Run) -> LandingRequest:
     evidence = task.evidence
     assert evidence is not None
-    gates = ", ".join(f"{gate.gate}={'passed' if gate.passed else gate.exit_code}" for gate in evidence.gates)
     return LandingRequest(
         commit=run.commit,
         branch=coordinator.settings.git.integration,
         target=coordinator.settings.git.target,
-        message=f"Land {task.id}: {task.spec.title}",
-        trailers={
-            "Coordination-Task": task.id,
-            "Coordination-Run": run.id,
-            "Coordination-Reviewed": run.commit,
-            "Coordination-Reviewer": evidence.reviewer or "none",
-            "Coordination-Verdict": evidence.verdict,
-            "Coordination-Gates": gates or "none configured",
-            "Coordination-Cost-USD": f"{task.usage.cost_usd:.6f}",
-        },
+        message=f"Land {task.id}: {_plain(task.spec.title)}",
+        trailers=trailers(task, run, evidence),
     )
+
+
+def trailers(task: Task, run: Run, evidence: Evidence) -> dict[str, str]:
+    """What the merge says of itself, one line each; what others wrote makes no line and no trailer of its own."""
+    gates = ", ".join(f"{gate.gate}={'passed' if gate.passed else gate.exit_code}" for gate in evidence.gates)
+    plain = f", {evidence.binaries} without lines" if evidence.binaries else ""
+    said = {
+        "Coordination-Task": task.id,
+        "Coordination-Run": run.id,
+        "Coordination-Reviewed": run.commit,
+        "Coordination-Reviewer": f"{evidence.reviewer} {evidence.person}" if evidence.reviewer else "none",
+        "Coordination-Verdict": evidence.verdict,
+        "Coordination-Gates": gates or ("none ran" if evidence.gates_configured else "none configured"),
+        "Coordination-Reason": evidence.reason,
+        "Coordination-Diff": f"{evidence.files} files, +{evidence.insertions} -{evidence.deletions}{plain}",
+        "Coordination-Cost-USD": f"{task.usage.cost_usd:.6f}",
+    }
+    return {name: _plain(value) or "none" for name, value in said.items()}
+
+
+def _plain(text: str) -> str:
+    """On one line, of bounded length, and without signs that steer a terminal or that nobody sees."""
+    joined = " ".join(text.split())
+    seen = "".join(sign for sign in joined if unicodedata.category(sign) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+    return seen if len(seen) <= TRAILER_MAX else f"{seen[: TRAILER_MAX - 1]}…"

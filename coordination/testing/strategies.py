@@ -217,7 +217,7 @@ class World:
     def end(self, task: str, outcome: Outcome) -> None:
         """The live run of a task ends so, and what follows is decided."""
         run = self.live(task)
-        self.transact(commands.end(self.state, run.id, outcome, token=run.token))
+        self.transact(commands.end(self.state, run.id, completed(run, outcome), token=run.token))
         if run.purpose is Purpose.LANDING and outcome.ending is Ending.SUCCEEDED:
             self.facts = replace(self.facts, integration=outcome.commit)
         self.decide()
@@ -243,7 +243,8 @@ class World:
             outcome = Outcome(ending=Ending.SUCCEEDED, commit=self._commit())
             self.transact(commands.end(self.state, run.id, outcome, token=run.token + 1))
         else:
-            self.transact(commands.end(self.state, run.id, self._outcome(run), token=run.token))
+            outcome = completed(run, self._outcome(run))
+            self.transact(commands.end(self.state, run.id, outcome, token=run.token))
 
     def _commit(self) -> str:
         self.commits += 1
@@ -269,17 +270,20 @@ class World:
             return Outcome(ending=Ending.SUCCEEDED, base=base)  # says it is done, and shows nothing
         outside = ("refs/heads/main",) if self.dice.random() < 0.05 else ()
         diff = DiffStat(files=1, insertions=self.dice.choice([0, 3, 20, 21, 500]))
-        return Outcome(ending=Ending.SUCCEEDED, base=base, commit=self._commit(), diff=diff, outside=outside)
+        changed = (self.dice.choice(["src/a.py"] * 9 + ["CODEOWNERS"]),)
+        commit = self._commit()
+        return Outcome(ending=Ending.SUCCEEDED, base=base, commit=commit, diff=diff, changed=changed, outside=outside)
 
     def _gated(self, run: Run) -> Outcome:
         code = self.dice.choice([0, 0, 0, 1])
         result = GateResult(gate=run.gate, commit=run.commit, exit_code=code, output="said so")
         return Outcome(ending=Ending.FAILED if code else Ending.SUCCEEDED, gates=(result,))
 
-    def _reviewed(self, _run: Run) -> Outcome:
+    def _reviewed(self, run: Run) -> Outcome:
         verdict = self.dice.choice(["approve", "approve", "reject", ""])
         findings = (Finding(message="wrong", file="src/a.py", line=3),) if verdict == "reject" else ()
-        return Outcome(ending=Ending.SUCCEEDED, verdict=verdict, findings=findings)
+        judged = self.dice.choice([run.commit] * 9 + ["f" * 40])
+        return Outcome(ending=Ending.SUCCEEDED, verdict=verdict, judged=judged, findings=findings)
 
     def _landed(self, run: Run) -> Outcome:
         fate = self.dice.choice(["merged", "merged", "conflict", "gate", "refused"])
@@ -349,6 +353,13 @@ class World:
         raise AssertionError(f"no end after {TURNS_MAX} turns: {self.state}")
 
 
+def completed(run: Run, outcome: Outcome) -> Outcome:
+    """With what nobody cared to make up: the names of the files that changed, the commit that a verdict is about."""
+    if outcome.diff is not None and not outcome.changed:
+        outcome = replace(outcome, changed=tuple(f"src/{number}.py" for number in range(outcome.diff.files)))
+    return replace(outcome, judged=run.commit) if outcome.verdict and not outcome.judged else outcome
+
+
 _ENDINGS_OF_ALL = (Ending.FAILED, Ending.STOPPED, Ending.STOPPED, Ending.TIMED_OUT, Ending.CRASHED, Ending.LIMITED)
 _REASONS = ("", "\n", "because\nof this", "no")
 
@@ -411,6 +422,7 @@ __all__ = [
     "Batch",
     "History",
     "World",
+    "completed",
     "events",
     "facts",
     "histories",

@@ -161,9 +161,17 @@ class Workspaces:
         """How large a change is."""
         return objects.diff_stat(self._git, base, commit)
 
-    def diff(self, base: str, commit: str, bytes_max: int) -> str:
-        """A change as text, cut at ``bytes_max`` with a line that says so."""
-        return objects.diff(self._git, base, commit, bytes_max)
+    def landing_change(self, base: str, commit: str, branches: Iterable[str]) -> tuple[DiffStat, tuple[str, ...]]:
+        """How large the change from ``base`` is, and every file that landing it on those branches may change.
+
+        A commit that took a branch in by itself may undo what others did there and still be like its base: what it
+        does not carry as it was counts, too.
+        """
+        return objects.landing_change(self._git, base, commit, branches)
+
+    def diff(self, base: str, commit: str, bytes_max: int, paths: Sequence[str] = ()) -> str:
+        """A change (of these paths) as text, cut at ``bytes_max`` with a line that says so."""
+        return objects.diff(self._git, base, commit, bytes_max, paths)
 
     def files_changed(self, base: str, commit: str) -> tuple[str, ...]:
         """The files that differ; a renamed one under both names."""

@@ -759,6 +759,69 @@ def test_the_size_of_a_change_counts_lines_and_files(scene: Scene) -> None:
     assert scene.workspaces.diff(scene.base, commit, 10) == whole[:10] + "\n[cut at 10 bytes]\n"
 
 
+BRANCHES = (f"refs/heads/{INTEGRATION}", "refs/heads/main", "refs/heads/nowhere")
+
+
+def test_whatever_changes_about_a_file_its_name_is_told(scene: Scene) -> None:
+    """A rename under both names, a mode, a link, a removal, a name with a line feed, and one that is no text."""
+    path = scene.ensure()
+    (path / "run.sh").write_text("true\n")
+    (path / "moved").write_text("same\n" * 50)
+    (path / "gone").write_text("x")
+    first = str(scene.commit(path))
+    (path / "run.sh").chmod(0o755)
+    (path / "moved").rename(path / "elsewhere")
+    (path / "gone").unlink()
+    (path / "link").symlink_to("story.txt")
+    (path / ".github").symlink_to("nowhere")
+    (path / "two\nlines").write_text("x")
+    Path(os.fsdecode(os.fsencode(path) + b"/\xff")).write_text("x")
+    commit = str(scene.commit(path, first))
+    stat, names = scene.workspaces.landing_change(first, commit, BRANCHES)
+    assert set(names) == {"run.sh", "moved", "elsewhere", "gone", "link", ".github", "two\nlines", "\\xff"}
+    assert (stat.files, set(scene.workspaces.files_changed(first, commit))) == (8, set(names))
+
+
+def test_a_commit_that_undoes_what_landed_is_told_with_what_it_undoes(scene: Scene) -> None:
+    """It took the branch in by itself and kept its own side: like its base in that file, and landing would undo it."""
+    path = scene.ensure()
+    other = scene.work("other", "CODEOWNERS", "* @security\n")
+    assert scene.workspaces.land(scene.request(other), task="other", gates=passes).kind == "merged"
+    git(path, "merge", "--quiet", "--no-edit", "--strategy=ours", INTEGRATION)
+    (path / "harmless.txt").write_text("x\n")
+    commit = str(scene.commit(path))
+    assert scene.workspaces.files_changed(scene.base, commit) == ("harmless.txt",)
+    stat, names = scene.workspaces.landing_change(scene.base, commit, BRANCHES)
+    assert names == ("CODEOWNERS", "harmless.txt")
+    assert (stat.files, stat.deletions) == (2, 1)
+    assert scene.workspaces.land(scene.request(commit), task="T", gates=passes).kind == "merged"
+    assert "CODEOWNERS" not in git(scene.root, "ls-tree", "--name-only", INTEGRATION).split()
+
+
+def test_what_others_landed_is_not_the_change_of_who_takes_it_in(scene: Scene) -> None:
+    """Brought in by us or by the run itself, and the target is behind: only what is its own is told."""
+    path = scene.ensure()
+    other = scene.work("other", "CODEOWNERS", "* @security\n")
+    assert scene.workspaces.land(scene.request(other), task="other", gates=passes).kind == "merged"
+    integration = scene.integration()
+    git(path, "merge", "--quiet", "--no-edit", INTEGRATION)
+    (path / "mine.txt").write_text("x\n")
+    commit = str(scene.commit(path))
+    mine = DiffStat(files=1, insertions=1)
+    assert scene.workspaces.landing_change(integration, commit, BRANCHES) == (mine, ("mine.txt",))
+    assert scene.workspaces.landing_change(scene.base, commit, BRANCHES)[1] == ("CODEOWNERS", "mine.txt")
+    late = scene.work("late", "late.txt", "x\n")
+    assert scene.workspaces.landing_change(integration, late, BRANCHES) == (mine, ("late.txt",))
+    (scene.root / "users.txt").write_text("one\n")
+    git(scene.root, "add", "users.txt")
+    git(scene.root, "commit", "--quiet", "--message=The user")
+    place = scene.ensure("late")
+    git(place, "merge", "--quiet", "--no-edit", "--strategy=ours", "main")
+    (place / "again.txt").write_text("x\n")
+    undoes = str(scene.commit(place, late))
+    assert scene.workspaces.landing_change(integration, undoes, BRANCHES)[1] == ("again.txt", "late.txt", "users.txt")
+
+
 # --- traces and audit
 
 

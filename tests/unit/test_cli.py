@@ -18,7 +18,7 @@ CONTEXT = click.Context(cli.group)
 
 # What people and scripts type. Adding is free; whatever goes missing here breaks somebody.
 OPTIONS = {
-    "approve": [],
+    "approve": ["--commit"],
     "cancel": ["--reason"],
     "init": [],
     "log": ["--follow", "--json", "--since", "--task"],

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from coordination.errors import NotFound, Refused, Rejected
 from coordination.model import commands
 from coordination.model import events as e
-from coordination.model.runs import DiffStat, Ending, GateResult, Outcome, Purpose
+from coordination.model.runs import DiffStat, Ending, GateResult, Outcome, Purpose, Rule
 from coordination.model.state import State
 from coordination.model.taskfile import Submission
 from coordination.model.tasks import Kind, ReviewMode, Status, TaskSpec
@@ -332,6 +333,42 @@ def test_an_approval_without_gates_does_not_claim_any() -> None:
     (event,) = commands.approve(waiting_for_person().state, "A")
     assert isinstance(event, e.TaskApproved)
     assert (event.evidence.gates, event.evidence.gates_configured) == ((), False)
+
+
+def test_an_approval_says_against_what_it_was_given() -> None:
+    """Who, when, and which gates failed or never ran, and which reviewer had rejected it; bound to the one commit."""
+    gates = Settings(gates=Gates(default=("unit", "types"), named=GATES))
+    made = running(gates, attempts_max=1)
+    failed = Outcome(ending=Ending.FAILED, gates=(GateResult(gate="unit", commit="c1", exit_code=3),))
+    rejected = Outcome(ending=Ending.SUCCEEDED, verdict="reject", judged="c1")
+    made.transact([e.RunEnded(task="A", run="A.1.work", outcome=WORKED)])
+    for planned, outcome in (
+        (e.RunPlanned(task="A", run="A.2.gate", purpose=Purpose.GATE, gate="unit", commit="c1"), failed),
+        (e.RunPlanned(task="A", run="A.3.review", purpose=Purpose.REVIEW, commit="c1"), rejected),
+    ):
+        made.transact([planned, e.RunEnded(task="A", run=planned.run, outcome=outcome)])
+    made.transact([e.TaskEscalated(task="A", reason="look", rules=(Rule(rule="protected", asks="person"),))])
+    (event,) = commands.approve(made.state, "A", person="ada", at=9.0, gates=("unit", "types"))
+    assert isinstance(event, e.TaskApproved)
+    assert (event.evidence.person, event.evidence.decided_at, event.evidence.commit) == ("ada", 9.0, "c1")
+    assert event.evidence.reason == (
+        "approved by a person (ada), although gate unit exited 3, gate types has not run on it, A.3.review rejected it"
+    )
+    assert [rule.rule for rule in event.evidence.rules] == ["protected"]
+    assert event.evidence.gates_configured
+
+
+@pytest.mark.parametrize("named", ["c2" * 20, "c1", "c1" * 21])
+def test_an_approval_names_what_it_approves(named: str) -> None:
+    """Another commit than the newest is refused with the newest one's name, also when that is approved already."""
+    made, newest = running(Settings(limits=LimitSettings(rounds_max=1))), "c1" * 20
+    made.end("A", replace(WORKED, commit=newest))
+    made.end("A", Outcome(ending=Ending.SUCCEEDED, verdict="reject"))
+    for _ in ("waits", "is approved"):
+        with pytest.raises(Refused, match=f"the newest commit of A is {newest}"):
+            commands.approve(made.state, "A", commit=named)
+        made.ask(lambda state: commands.approve(state, "A", commit=newest[:7].upper()))
+        assert made.state.find("A").status is Status.APPROVED
 
 
 def test_there_must_be_a_commit_to_approve() -> None:

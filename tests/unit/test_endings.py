@@ -72,6 +72,7 @@ REMEDIES = {
     "prompt_too_long": (["shorter"], Status.WAITING_FOR_PERSON),
     "refusal": (["other model"], Status.WAITING_FOR_PERSON),
     "denied": (["fresh"], Status.WAITING_FOR_PERSON),
+    "other_commit": (["fresh"], Status.WAITING_FOR_PERSON),
     "no_change": (["fresh"] * 19, Status.FAILED),
     "nothing": (["fresh"] * 19, Status.FAILED),
     "no_structured_output": (["fresh"] * 2, Status.WAITING_FOR_PERSON),

@@ -14,7 +14,7 @@ from coordination.model.state import Task
 from coordination.model.tasks import Kind, ReviewMode, Status, TaskSpec
 from coordination.planning.plan import plan, route
 from coordination.policy import Policies, Policy, shipped
-from coordination.settings import Gates, LimitSettings, Retry, RoleSettings, Settings
+from coordination.settings import Gates, LimitSettings, Retry, Review, RoleSettings, Settings
 from coordination.testing.strategies import GATES, ROLES, World, facts
 
 GATED = Settings(gates=Gates(default=("unit",), named=GATES))
@@ -416,6 +416,191 @@ def test_a_review_of_another_commit_does_not_count() -> None:
     made.end("A", said("reject"))
     made.end("A", committed("c2"))
     assert made.live("A").commit == "c2"
+
+
+@pytest.mark.parametrize("named", ["c0", "c" * 40, "HEAD"])
+def test_an_approval_of_another_commit_lands_nothing(named: str) -> None:
+    """It is refused and recorded with both names; Red is asked once more, then a person decides."""
+    made = started(A=spec())
+    made.end("A", committed())
+    for tries in (1, 2):
+        made.end("A", replace(said("approve"), judged=named))
+        refused = task(made).runs[-1].outcome
+        assert refused is not None
+        assert (refused.ending, refused.code, refused.judged) == (Ending.FAILED, "other_commit", named)
+        assert f"names commit '{named}', expected c1" in refused.reason
+        made.wait(1000.0)
+        assert [run.purpose for run in task(made).runs].count(Purpose.REVIEW) == min(tries + 1, 2)
+    assert (status(made, "A"), task(made).evidence, task(made).rounds) == (Status.WAITING_FOR_PERSON, None, 0)
+    assert "another commit" in task(made).reason
+
+
+def test_a_verdict_that_names_no_commit_counts_for_nothing() -> None:
+    """Whoever does not say what was judged has judged nothing."""
+    made = started(A=spec())
+    made.end("A", committed())
+    run = made.live("A")
+    (event,) = commands.end(made.state, run.id, said("reject"), token=run.token)
+    assert isinstance(event, e.RunEnded)
+    assert (event.outcome.code, event.outcome.ending) == ("other_commit", Ending.FAILED)
+    assert "names no commit" in event.outcome.reason
+
+
+# ---- rules -----------------------------------------------------------------------------------------------------------
+
+
+def rules(made: World) -> dict[str, tuple[str, str]]:
+    """The rules that spoke last about A: what each asks for, and its words."""
+    return {rule.rule: (rule.asks, rule.found) for rule in task(made).rules}
+
+
+def test_every_rule_that_spoke_is_recorded_with_its_numbers() -> None:
+    """With the review that it led to, and with the approval."""
+    made = started(GATED, A=spec())
+    made.end("A", committed(lines=21))
+    made.end("A", gated())
+    asked = {
+        "task": ("", "the task says auto"),
+        "size": ("review", "21 changed lines (at most 20)"),
+        "gates": ("", "gates passed: unit"),
+        "kind": ("", "kind implement (always: none)"),
+        "history": ("", "nothing sent it back"),
+        "protected": ("", "none of 1 changed files is protected"),
+    }
+    assert rules(made) == asked
+    assert made.live("A").reason == (
+        "review of c1: kind review is routed to red; review: 21 changed lines (at most 20)"
+    )
+    made.end("A", said("approve"))
+    evidence = task(made).evidence
+    assert evidence is not None
+    assert {rule.rule: (rule.asks, rule.found) for rule in evidence.rules} == asked
+    assert evidence.decided_at == made.facts.now
+
+
+class Unsteady(GateResult, frozen=True, kw_only=True):
+    """As it is recorded once a gate both failed and passed."""
+
+    flaky: bool = True
+
+
+def test_a_gate_that_failed_and_passed_is_no_reason_to_spare_a_review() -> None:
+    """One line, all gates passed; and Red looks."""
+    made = started(GATED, A=spec())
+    made.end("A", committed(lines=1))
+    made.end("A", Outcome(ending=Ending.SUCCEEDED, gates=(Unsteady(gate="unit", commit="c1", exit_code=0),)))
+    assert made.live("A").purpose is Purpose.REVIEW
+    assert rules(made)["flaky"] == ("review", "gates that both failed and passed on it: unit")
+
+
+def test_kinds_can_be_reviewed_always() -> None:
+    """By a setting; others are spared as before."""
+    settings = Settings(gates=Gates(default=("unit",), named=GATES), review=Review(kinds=("fix", "refactor")))
+    for kind, purpose in ((Kind.FIX, Purpose.REVIEW), (Kind.IMPLEMENT, Purpose.LANDING)):
+        made = started(settings, A=spec(kind))
+        made.end("A", committed(lines=1))
+        made.end("A", gated())
+        assert made.live("A").purpose is purpose
+    assert rules(made)["kind"] == ("", "kind implement (always: fix, refactor)")
+
+
+def test_what_came_back_once_is_not_spared_again() -> None:
+    """After a gate that failed, a landing that met a conflict, and a person's word, the small change is reviewed."""
+    made = started(GATED, A=spec())
+    made.end("A", committed("c1", lines=1))
+    made.end("A", gated(code=1))
+    made.end("A", committed("c2", lines=1))
+    made.end("A", gated(commit="c2"))
+    assert made.live("A").purpose is Purpose.REVIEW
+    assert rules(made)["history"] == ("review", "sent back by a gate 1 time")
+    made = started(GATED, A=spec())
+    made.end("A", committed("c1", lines=1))
+    made.end("A", gated())
+    made.end("A", CONFLICT)
+    made.end("A", committed("c2", lines=1))
+    made.end("A", gated(commit="c2"))
+    assert rules(made)["history"] == ("review", "sent back by the landing 1 time")
+
+
+def test_what_was_stopped_did_not_come_back() -> None:
+    """A stop, bad weather and a crash say nothing about the work."""
+    made = started(GATED, A=spec())
+    made.end("A", ended(Ending.CRASHED, code="worker_died"))
+    made.wait(1000.0)
+    made.end("A", ended(Ending.STOPPED))
+    made.end("A", committed(lines=1))
+    made.end("A", ended(Ending.STOPPED, gates=gated(code=1).gates))
+    made.end("A", gated())
+    assert made.live("A").purpose is Purpose.LANDING
+
+
+def test_never_is_honoured_without_gates_and_says_so() -> None:
+    """Whoever hands in the task takes that upon themselves: nobody and nothing looked at it, and that is recorded."""
+    made = started(A=spec(review=ReviewMode.NEVER))
+    made.end("A", committed())
+    evidence = task(made).evidence
+    assert evidence is not None
+    assert (evidence.verdict, evidence.reviewer, evidence.gates, evidence.gates_configured) == (
+        "skipped",
+        "",
+        (),
+        False,
+    )
+    assert evidence.reason == "no gates configured; review skipped: the task says never"
+    assert rules(made)["gates"] == ("", "no gates are configured for it")
+
+
+# ---- protected files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", list(ReviewMode))
+def test_a_protected_file_waits_for_a_person_whatever_the_task_says(mode: ReviewMode) -> None:
+    """After its gates, and after Red has looked unless the task wants none; the person's word lands it."""
+    made = started(GATED, A=spec(review=mode))
+    made.end("A", committed(lines=1, changed=(".github/workflows/ci.yml",)))
+    made.end("A", gated())
+    if mode is not ReviewMode.NEVER:
+        made.end("A", said("approve"))
+    assert status(made, "A") is Status.WAITING_FOR_PERSON
+    assert task(made).reason.startswith("changes protected files: .github/workflows/ci.yml: a person decides")
+    assert rules(made)["protected"] == ("person", "changes protected files: .github/workflows/ci.yml")
+    assert made.ask(lambda state: commands.approve(state, "A", person="ada"))
+    made.decide()
+    assert made.live("A").purpose is Purpose.LANDING
+    evidence = task(made).evidence
+    assert evidence is not None
+    assert (evidence.reviewer, evidence.person) == ("person", "ada")
+    assert evidence.rules == task(made).rules != ()
+
+
+def test_settings_may_leave_protected_files_to_red() -> None:
+    """Then no commit with one lands unseen, and a review is enough; even if the task wants none."""
+    settings = Settings(gates=Gates(default=("unit",), named=GATES), review=Review(protected_by="review"))
+    made = started(settings, A=spec(review=ReviewMode.NEVER))
+    made.end("A", committed(lines=1, changed=("web/yarn.lock",)))
+    made.end("A", gated())
+    assert made.live("A").purpose is Purpose.REVIEW
+    made.end("A", said("approve"))
+    assert made.live("A").purpose is Purpose.LANDING
+
+
+def test_a_rejection_counts_before_a_person_is_asked() -> None:
+    """What Red rejects goes back to work; nobody's time is wasted."""
+    made = started(A=spec())
+    made.end("A", committed(changed=("CODEOWNERS",)))
+    made.end("A", said("reject"))
+    assert (made.live("A").purpose, task(made).rounds) == (Purpose.WORK, 1)
+
+
+def test_a_change_whose_files_nobody_can_list_waits_for_a_person() -> None:
+    """Too many to be written down, or of a log that has no names: any of them may be protected."""
+    for outcome in (committed(changed=("a",), unlisted=7), replace(committed(), diff=DiffStat(files=3, insertions=1))):
+        made = started(A=spec(review=ReviewMode.NEVER))
+        run = made.live("A")
+        made.transact(commands.end(made.state, run.id, outcome, token=run.token))
+        made.decide()
+        assert status(made, "A") is Status.WAITING_FOR_PERSON
+        assert "any may be protected" in task(made).reason
 
 
 def test_nobody_to_review_waits_for_a_person() -> None:
