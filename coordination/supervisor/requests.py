@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 
 from coordination.coordinator import Coordinator
 from coordination.errors import NotFound
+from coordination.model.events import Evidence
 from coordination.model.reviews import REVIEW_SCHEMA
 from coordination.model.roles import Role
 from coordination.model.runs import (
@@ -18,6 +20,7 @@ from coordination.model.runs import (
     Confinement,
     GateCommand,
     LandingRequest,
+    MemberRequest,
     Purpose,
     RunRequest,
     WorkspaceRequest,
@@ -61,8 +64,10 @@ def build(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
         case Purpose.GATE:
             return replace(request, gates=_gates(coordinator, (run.gate,)))
         case Purpose.LANDING:
-            gates = _gates(coordinator, _gate_names(coordinator, task))
-            return replace(request, gates=gates, landing=_landing(coordinator, task, run))
+            others = _others(coordinator, run)
+            names = [*_gate_names(coordinator, task), *(name for other in others for name in other.gates or ())]
+            gates = _gates(coordinator, tuple(dict.fromkeys(names)))
+            return replace(request, gates=gates, landing=_landing(coordinator, task, run, others))
 
 
 def _frame(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
@@ -236,22 +241,50 @@ def _gates(coordinator: Coordinator, names: tuple[str, ...]) -> tuple[GateComman
     )
 
 
-def _landing(coordinator: Coordinator, task: Task, run: Run) -> LandingRequest:
-    evidence = task.evidence
-    assert evidence is not None
-    gates = ", ".join(f"{gate.gate}={'passed' if gate.passed else gate.exit_code}" for gate in evidence.gates)
+def _landing(coordinator: Coordinator, task: Task, run: Run, others: Sequence[MemberRequest]) -> LandingRequest:
+    own = _member(coordinator, task, run)
     return LandingRequest(
-        commit=run.commit,
+        commit=own.commit,
         branch=coordinator.settings.git.integration,
         target=coordinator.settings.git.target,
-        message=f"Land {task.id}: {task.spec.title}",
-        trailers={
-            "Coordination-Task": task.id,
-            "Coordination-Run": run.id,
-            "Coordination-Reviewed": run.commit,
-            "Coordination-Reviewer": evidence.reviewer or "none",
-            "Coordination-Verdict": evidence.verdict,
-            "Coordination-Gates": gates or "none configured",
-            "Coordination-Cost-USD": f"{task.usage.cost_usd:.6f}",
-        },
+        message=own.message,
+        trailers=own.trailers,
+        gates=own.gates,
+        onto=run.onto,
+        batch=tuple(others),
     )
+
+
+def _others(coordinator: Coordinator, run: Run) -> list[MemberRequest]:
+    """Those that a landing takes along: still approved at that commit, with gates that are configured."""
+    named, tasks = coordinator.settings.gates.named, coordinator.store.state.tasks
+    able = [tasks[member.task] for member in run.batch if tasks[member.task].lands_with == run.id]
+    found = [_member(coordinator, task, run) for task in able if task.evidence is not None]
+    return [member for member in found if all(name in named for name in member.gates or ())]
+
+
+def _member(coordinator: Coordinator, task: Task, run: Run) -> MemberRequest:
+    """One approved commit, with what its merge is to say."""
+    evidence = task.evidence
+    assert evidence is not None
+    return MemberRequest(
+        task=task.id,
+        commit=evidence.commit,
+        message=f"Land {task.id}: {task.spec.title}",
+        trailers=_trailers(task, run, evidence),
+        gates=_gate_names(coordinator, task),
+    )
+
+
+def _trailers(task: Task, run: Run, evidence: Evidence) -> dict[str, str]:
+    """What the merge of a task says of it."""
+    gates = ", ".join(f"{gate.gate}={'passed' if gate.passed else gate.exit_code}" for gate in evidence.gates)
+    return {
+        "Coordination-Task": task.id,
+        "Coordination-Run": run.id,
+        "Coordination-Reviewed": evidence.commit,
+        "Coordination-Reviewer": evidence.reviewer or "none",
+        "Coordination-Verdict": evidence.verdict,
+        "Coordination-Gates": gates or "none configured",
+        "Coordination-Cost-USD": f"{task.usage.cost_usd:.6f}",
+    }

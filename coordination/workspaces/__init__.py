@@ -6,20 +6,23 @@ checkout, index, branches, configuration and hooks are never touched, but for on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
-from coordination.model.runs import DiffStat, LandingRequest, WorkspaceRequest
+from msgspec.structs import replace
+
+from coordination.model.runs import DiffStat, GateResult, LandingRequest, WorkspaceRequest
 from coordination.workspaces import audit as auditing
 from coordination.workspaces import commits, landing, objects, phantoms, preservation, repository, traces, trees
 from coordination.workspaces.audit import Outside
 from coordination.workspaces.landing import Gates, LandingResult
 from coordination.workspaces.place import Place
-from coordination.workspaces.refusals import HeadMoved, NestedRepository, UnresolvedConflict
+from coordination.workspaces.refusals import BranchAstray, HeadMoved, NestedRepository, UnresolvedConflict
 from coordination.workspaces.repository import Repository, discover, version
 from coordination.workspaces.traces import LogTrace
 
 __all__ = [
+    "BranchAstray",
     "Gates",
     "HeadMoved",
     "LandingResult",
@@ -122,9 +125,22 @@ class Workspaces:
 
     # --- landing
 
-    def land(self, request: LandingRequest, *, task: str, gates: Gates) -> LandingResult:
+    def land(
+        self, request: LandingRequest, *, task: str, gates: Callable[[Path, str], tuple[GateResult, ...]]
+    ) -> LandingResult:
         """Merge an approved commit onto the integration branch if the gates pass on the merge. Raises Refused."""
-        return landing.land(self._place, request, task=task, gates=gates)
+        one = replace(request, batch=())
+        return self.land_batch(one, task=task, gates=lambda path, commit, _names: gates(path, commit))[task]
+
+    def land_batch(
+        self, request: LandingRequest, *, task: str, gates: Gates, stopping: Callable[[], bool] = lambda: False
+    ) -> dict[str, LandingResult]:
+        """The same for several at once, each with the gates that it names: what came of each, by task.
+
+        The branch goes only to merges on which the gates of all who are merged there have passed. Once ``stopping``
+        says so, no other gate is begun. Raises BranchAstray, a Refused, for a branch that must not be moved.
+        """
+        return landing.land(self._place, request, task=task, gates=gates, stopping=stopping)
 
     def landed(self, commit: str, branch: str) -> str | None:
         """The merge on the branch that took this commit in."""
