@@ -96,7 +96,7 @@ def hindrances(state: State, facts: Facts, task: Task, holding: Iterable[Task] |
         reasons.append("everything is paused; `coord resume` goes on")
     if task.status is Status.HELD:
         reasons.append(f"paused by a person; `coord resume {task.id}` releases it")
-    if facts.astray and (not task.base or task.other_side or _tried_to_land(task)):
+    if facts.astray and not facts.integration and (not task.base or task.other_side or _tried_to_land(task)):
         reasons.append(facts.astray)  # it would start from that branch, or take it in
     reasons += [f"waits for {unknown!r}, which nobody has submitted" for unknown in unknown_dependencies(state, task)]
     reasons += [f"waits for {other.id} ({other.status})" for other in unfinished_dependencies(state, task)]

@@ -61,7 +61,9 @@ class Observer:
         if name != run.id:
             return self._died(run, f"outcome.json is of {name!r}", "foreign_outcome")
         doubt = self._doubt(run, outcome)
-        if doubt:
+        if run.purpose is Purpose.LANDING:
+            outcome = self._proven(run, outcome)
+        elif doubt:
             # without its commit: what is not believed must not count as judged, should the next run arrive at it
             outcome = replace(outcome, ending=Ending.FAILED, code="unproven_commit", reason=doubt, commit="", diff=None)
         reap(self._coordinator.run_marker(run.id))
@@ -69,6 +71,30 @@ class Observer:
         if events and isinstance(events[0], e.RunRefused):
             return [*events, *self._died(run, "its outcome was refused", "superseded")]
         return events
+
+    def _proven(self, run: Run, outcome: Outcome) -> Outcome:
+        """The outcome of a landing, with only those merges that are on the branch and took in what was approved.
+
+        What is not proven is not known: it is landed again, and found on the branch if it is there after all.
+        """
+        approved = {member.task: member.commit for member in run.batch}
+        others = [landed for landed in outcome.batch if landed.kind == "merged"]
+        claims = {landed.merge: approved.get(landed.task, "") for landed in others}
+        if outcome.ending is Ending.SUCCEEDED:
+            claims[outcome.commit] = run.commit
+        try:
+            proven = self._coordinator.workspaces.proven(self._coordinator.settings.git.integration, claims)
+        except CoordinationError:
+            proven = set()
+        batch = tuple(
+            landed if landed.kind != "merged" or landed.merge in proven else replace(landed, kind="left", merge="")
+            for landed in outcome.batch
+        )
+        if outcome.ending is Ending.SUCCEEDED and outcome.commit and outcome.commit not in proven:
+            reason = f"{outcome.commit[:12]}, which it says it landed, is not on the integration branch as a merge of "
+            reason += f"{run.commit[:12]}"
+            outcome = replace(outcome, ending=Ending.CRASHED, code="unproven_landing", reason=reason, commit="")
+        return replace(outcome, batch=batch)
 
     def _doubt(self, run: Run, outcome: Outcome) -> str:
         """Why a claimed commit cannot be believed; empty when it can."""

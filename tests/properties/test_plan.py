@@ -75,6 +75,7 @@ class Witness:
                 assert event.report.strip()
                 self._over(event.task, self.well)
             case e.TaskFailed() | e.TaskCancelled() | e.DependencyFailed():
+                assert not self._rides(event.task), "what lands just now does not end otherwise"
                 self._over(event.task, self.badly)
             case e.TaskRequeued():
                 self._requeued(event)
@@ -110,7 +111,21 @@ class Witness:
             assert event.commit, "a commit is judged by its SHA"
         if event.purpose is Purpose.LANDING:
             assert self.approved[event.task].commit == event.commit
+            assert not facts.astray, "nothing lands on a branch that is astray"
+            self._taken_along(event, facts)
         self.live[event.run] = event
+
+    def _taken_along(self, event: e.RunPlanned, facts: Facts) -> None:
+        tasks = [event.task, *(member.task for member in event.batch)]
+        assert len(set(tasks)) == len(tasks) <= facts.settings.landing.batch_max
+        for member in event.batch:
+            assert self.approved[member.task].commit == member.commit
+            assert member.task not in self.held | self.well | self.badly
+            assert not self._rides(member.task)
+            assert not any(run.task == member.task for run in self.live.values())
+
+    def _rides(self, task: str) -> bool:
+        return any(member.task == task for run in self.live.values() for member in run.batch)
 
     def _bounds(self, facts: Facts) -> None:
         used = Counter(run.role or str(run.purpose) for run in self.live.values())
@@ -153,9 +168,20 @@ class Witness:
 
     def _merged(self, event: e.TaskMerged) -> None:
         assert self.approved[event.task].commit == event.commit, "what lands is what was approved"
-        landed = [pair for pair in self.ended.values() if pair[0].task == event.task][-1]
-        assert landed[0].purpose is Purpose.LANDING
-        assert (landed[0].commit, landed[1].commit) == (event.commit, event.merge)
+        told = [
+            (run, outcome)
+            for run, outcome in self.ended.values()
+            if run.task == event.task or any(member.task == event.task for member in run.batch)
+        ]
+        run, outcome = told[-1]
+        assert run.purpose is Purpose.LANDING
+        claims = {run.task: (run.commit, outcome.commit)} | {
+            member.task: (member.commit, landed.merge)
+            for member in run.batch
+            for landed in outcome.batch
+            if landed.task == member.task and landed.kind == "merged"
+        }
+        assert claims[event.task] == (event.commit, event.merge)
         self._over(event.task, self.well)
 
     def _requeued(self, event: e.TaskRequeued) -> None:
