@@ -8,20 +8,22 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordination.model import commands
 from coordination.model import events as e
 from coordination.model.facts import Facts
-from coordination.model.runs import Ending, Outcome, Purpose
+from coordination.model.runs import DiffStat, Ending, Outcome, Purpose
 from coordination.model.state import Core, State, Task
-from coordination.model.tasks import Kind, Status, TaskSpec
+from coordination.model.tasks import Kind, ReviewMode, Status, TaskSpec
 from coordination.planning.plan import plan
 from coordination.policy import shipped
 from coordination.testing import strategies
-from coordination.testing.strategies import FAR_SECONDS, Batch, History
+from coordination.testing.strategies import FAR_SECONDS, IDS, Batch, History, World
 
 READ_ONLY = {"search", "plan", "review", "audit"}
 STILL = {Status.QUEUED, Status.HELD, Status.WAITING_FOR_PERSON}
@@ -289,3 +291,43 @@ def test_planning_is_a_pure_function(history: History) -> None:
 def test_the_witness_knows_the_read_only_kinds(kind: Kind) -> None:
     """The oracle's own list of kinds that end with a report agrees with the contract's."""
     assert kind.read_only is (str(kind) in {"search", "plan", "review", "audit"})
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_no_landing_of_several_breaks_a_rule(data: st.DataObject) -> None:
+    """Many are approved while everything is paused; then they land together, and people interfere."""
+    witness, batches = Witness(), 0
+
+    def seen(batch: Batch, state: State) -> None:
+        nonlocal batches
+        witness.see(batch)
+        holds_together(state, witness)
+        batches += sum(isinstance(r.event, e.RunPlanned) and bool(r.event.batch) for r in batch.records)
+
+    known = data.draw(strategies.settings())
+    world = World(facts=strategies.facts(known), dice=Random(data.draw(st.integers(0, 2**32))), seen=seen)
+    count = data.draw(st.integers(3, 6))
+    for name in IDS[:count]:
+        world.submit(name, TaskSpec(prompt="do it", title="It", review=ReviewMode.NEVER, gates=()))
+    # work runs within its slots, and nothing lands before all of it is done
+    while any(world.state.find(name).status in (Status.QUEUED, Status.RUNNING) for name in IDS[:count]):
+        world.ask(lambda state: commands.resume(state, None))
+        world.wait(1000.0)
+        world.ask(lambda state: commands.pause(state, None))
+        for run in [run for run in world.state.live_runs() if run.purpose is Purpose.WORK]:
+            commit = f"c-{run.id}"
+            world.end(run.task, Outcome(ending=Ending.SUCCEEDED, commit=commit, diff=DiffStat(files=1, insertions=9)))
+        landing = [run for run in world.state.live_runs() if run.purpose is Purpose.LANDING]
+        for run in landing:
+            world.end(run.task, Outcome(ending=Ending.STOPPED))
+    world.ask(lambda state: commands.resume(state, None))
+    world.decide()
+    for _ in range(data.draw(st.integers(0, 40))):
+        world.turn()
+    world.finish()
+    assert not world.state.live_runs()
+    assert not any(task.lands_with or task.landed for task in world.state.tasks.values())
+    assert set(world.state.tasks) <= excused(world.state, world.facts)
+    if known.landing.batch_max > 1:
+        assert batches, "it is not tried here what it is meant to try"
