@@ -230,6 +230,22 @@ class Coordinator:
             observed["signed_in"] = self.supervisor()["signed_in"]
         return Facts(now=self.now(), settings=self.settings, roles=self.roles, **observed)
 
+    def merges(self) -> dict[str, str]:
+        """The merges that the log knows to have landed, each with its task; those of newer batches later."""
+        landed = [task for task in self.store.state.tasks.values() if task.merge]
+        return {task.merge: task.id for task in sorted(landed, key=lambda task: task.changed_at)}
+
+    def observed(self, **observed: Any) -> Facts:
+        """The facts with how the integration branch stands. To be asked after ``state``."""
+        git = self.settings.git
+        if not self.store.state.integration:
+            return self.facts(**observed)  # not made yet
+        standing = self.workspaces.standing(git.integration, git.target, self.merges)
+        astray = standing.astray or self.workspaces.elsewhere(git.integration)
+        if standing.again:
+            astray = f"branch {git.integration} is gone; `coord start` makes it again with all that has landed"
+        return self.facts(integration=standing.head, astray=astray, **observed)
+
     def history(self, since: int = 0, task: str = "") -> Iterator[dict[str, Any]]:
         """Events after batch ``since`` as flat objects; what is not proven durable is labelled ``unproven``."""
         log = self.store.log

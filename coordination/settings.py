@@ -126,6 +126,12 @@ class Priority(Section, frozen=True, kw_only=True):
     ageing_per_minute: NotNegative = 1.0
 
 
+class Landing(Section, frozen=True, kw_only=True):
+    """How approved work gets onto the integration branch."""
+
+    batch_max: Count = 16  # as many are merged and tested together
+
+
 class Retry(Section, frozen=True, kw_only=True):
     """Delay before a failed task is tried again: doubles from first to most."""
 
@@ -190,6 +196,7 @@ class Settings(Section, frozen=True, kw_only=True):
     limits: LimitSettings = LimitSettings()
     review: Review = Review()
     priority: Priority = Priority()
+    landing: Landing = Landing()
     retry: Retry = Retry()
     money: MoneySettings = MoneySettings()
     supervisor: Supervisor = Supervisor()
@@ -274,6 +281,10 @@ target = {TARGET}
 [priority]
 # A waiting task gains this much priority a minute, so nothing waits for ever.
 #ageing_per_minute = 1.0
+
+[landing]
+# As many approved tasks are merged together and tested once; if that fails, whoever breaks the gates is searched for.
+#batch_max = 16
 
 [retry]
 # How long a failed task waits before it is tried again; doubles each time up to the most.

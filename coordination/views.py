@@ -45,7 +45,9 @@ def waiting(state: State, facts: Facts, policies: Policies, task: Task) -> list[
     if task.status is Status.WAITING_FOR_PERSON:
         return [task.reason]
     if task.status is Status.APPROVED:
-        return _pauses(state, task) or ["waits for its turn to land"]
+        if task.lands_with:
+            return [f"lands with {task.lands_with}"]
+        return _pauses(state, task) or [facts.astray or "waits for its turn to land"]
     if task.status in (Status.RUNNING, Status.REVIEWING):
         return _pauses(state, task) or ["waits to be judged: for a slot, or until a run may be repeated"]
     reasons = [*hindrances(state, facts, task), *policies.holds(informed(state, facts), task)]
@@ -87,6 +89,7 @@ def task_row(state: State, facts: Facts, policies: Policies, task: Task) -> Row:
         "submitted_at": moment(task.submitted_at),
         "changed_at": moment(task.changed_at),
         "run": task.live[-1].id if task.live else None,
+        "lands_with": task.lands_with or None,
         "waiting": waiting(state, facts, policies, task),
         "reason": task.reason,
     }
@@ -107,6 +110,7 @@ def run_row(run: Run) -> Row:
         "ended_at": moment(run.ended_at),
         "pid": run.pid,
         "continues": run.continues or None,
+        "batch": [member.task for member in run.batch],
         "ending": None,
         "outcome": None,
         "explained": None,
@@ -184,7 +188,12 @@ def status(state: State, facts: Facts, policies: Policies, *, seq: int, supervis
         "landing": [run.id for task in tasks for run in task.live if run.purpose is Purpose.LANDING],
         "gates": list(gates),
         "flaky": (flaky := _flaky(state)),
-        "warnings": [*_losses(state), *([] if gates else [_NO_GATES]), *_doubts(flaky)],
+        "warnings": [
+            *([facts.astray] if facts.astray else []),
+            *_losses(state),
+            *([] if gates else [_NO_GATES]),
+            *_doubts(flaky),
+        ],
         "cost_usd": round(state.money.spent_usd, 6),
         "money": _money(state, facts),
         "limits": [_weather(name, account, facts) for name, account in sorted(state.accounts.items()) if account.kind],
@@ -304,6 +313,8 @@ def narrated(record_type: str, body: Row) -> str:
             return f"{task} waits for a person: {_line(body['reason'])}"
         case "TaskFailed" | "DependencyFailed":
             return f"{task} failed: {_line(body['reason'])}"
+        case "IntegrationRestored":
+            return f"{body['branch']} was gone and is made again at {body['commit'][:12]}: {_line(body['reason'])}"
         case "BatchLost":
             named = ", ".join(body.get("tasks", ())) or "no task that could be read"
             return f"a batch is lost ({_line(body.get('reason', ''))}): it spoke of {named}; everything is paused"

@@ -34,11 +34,12 @@ from coordination.model.runs import (
     Ending,
     GateCommand,
     GateResult,
+    Landed,
     Outcome,
     Purpose,
     RunRequest,
 )
-from coordination.workspaces import Workspaces
+from coordination.workspaces import BranchAstray, LandingResult, Workspaces
 
 T = TypeVar("T")
 
@@ -158,6 +159,8 @@ def work(request: RunRequest, directory: Path, stop: Stop) -> Outcome:
     except (LockHeld, GitFailed) as error:
         # says nothing about the work: a landing that ends so is made again and not taken for a conflict
         outcome = Outcome(ending=Ending.CRASHED, code=type(error).__name__, reason=str(error))
+    except BranchAstray as error:
+        outcome = Outcome(ending=Ending.CRASHED, code="astray", reason=str(error))
     except SetUpFailed as error:  # nor does this: a landing that ends so is nobody's conflict
         outcome = Outcome(ending=Ending.CRASHED, code="setup_failed", reason=str(error))
     except Unsuitable as error:
@@ -276,19 +279,16 @@ class _Run:
         landing = self.request.landing
         assert landing is not None
         self.progress({"phase": "landing"})
-        result = self.workspaces.land(landing, task=self.request.task, gates=self._run_gates)
-        if result.kind == "merged":
-            landed = Outcome(ending=Ending.SUCCEEDED, code="merged", commit=result.merge, gates=result.gates)
-            for name in self._workspaces_of_task():
-                landed = self._cleared(landed, name)
-            return landed
-        if result.kind == "conflict":
-            return _conflicting(result.conflict)
-        if result.kind == "gate_failed":
-            failed = _judged(result.gates)
-            return replace(failed, reason=f"after merging with what landed meanwhile: {failed.reason}")
-        reason = "the integration branch moved while the merge was tested; it is landed again"
-        return Outcome(ending=Ending.CRASHED, code=result.kind, reason=reason)
+        results = self.workspaces.land_batch(
+            landing, task=self.request.task, gates=self._run_gates, stopping=lambda: bool(self.stop.level)
+        )
+        others = [(member.task, results[member.task]) for member in landing.batch if member.task in results]
+        batch = tuple(_landed(self.request.run, task, result) for task, result in others)
+        outcome = replace(_landing(results[self.request.task]), batch=batch)
+        for merged in [task for task, result in results.items() if result.kind == "merged"]:
+            for name in self._workspaces_of(merged):
+                outcome = self._cleared(outcome, name, merged)
+        return outcome
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -318,11 +318,14 @@ class _Run:
         reason = f"a read-only run changed the tree: {', '.join(changed[:5])}"
         return replace(outcome, ending=Ending.FAILED, code="tree_changed", reason=reason)
 
-    def _run_gates(self, directory: Path, commit: str) -> tuple[GateResult, ...]:
-        """The gates' results, up to the first that fails; each sees the exact commit, whatever ran there before it."""
+    def _run_gates(self, directory: Path, commit: str, names: Sequence[str] | None = None) -> tuple[GateResult, ...]:
+        """The gates' results, up to the first that fails; each sees the exact commit, whatever ran there before it.
+
+        ``names``: only those that whoever is merged there has named; None: all.
+        """
         results: list[GateResult] = []
         known = self._passed(commit)
-        for gate in self.request.gates:
+        for gate in (gate for gate in self.request.gates if names is None or gate.name in names):
             self.progress({"phase": "gate", "gate": gate.name})
             results.append(known.get(gate.name) or self._run_gate(gate, directory, commit))
             if not results[-1].passed:
@@ -455,22 +458,21 @@ class _Run:
                 'user namespaces (`coord doctor`), or set [agents] sandbox = "auto"'
             )
 
-    def _cleared(self, outcome: Outcome, name: str = "") -> Outcome:
+    def _cleared(self, outcome: Outcome, name: str = "", task: str = "") -> Outcome:
         """The outcome, after its workspace was taken down; one that cannot be is kept and changes nothing about it."""
-        name = name or self.request.workspace.name
+        name, task = name or self.request.workspace.name, task or self.request.task
         try:
             try:
-                self.workspaces.remove(name, self.request.task)
+                self.workspaces.remove(name, task)
             except GitFailed:  # git itself may have been killed, for want of memory or by a person: nobody else comes
-                self.workspaces.remove(name, self.request.task)
+                self.workspaces.remove(name, task)
         except (CoordinationError, OSError, RecursionError) as error:
             kept = f"its workspace was kept: {error}"
             return replace(outcome, reason=f"{outcome.reason}\n{kept}".strip())
         return outcome
 
-    def _workspaces_of_task(self) -> list[str]:
+    def _workspaces_of(self, task: str) -> list[str]:
         """Its own, and those of judging runs that were killed: a run's name is the task's, a dot and more."""
-        task = self.request.task
         return [task, *sorted(path.name for path in self.workspaces.path(task).parent.glob(f"{task}.*"))]
 
     def _message(self, outcome: Outcome) -> str:
@@ -485,6 +487,43 @@ def _judged(results: tuple[GateResult, ...]) -> Outcome:
     first = failed[0]
     reason = f"gate {first.gate!r} exited {first.exit_code}:\n{first.output[-4000:]}"
     return Outcome(ending=Ending.FAILED, code=f"exit:{first.exit_code}", reason=reason, gates=results)
+
+
+def _landing(result: LandingResult) -> Outcome:
+    """What a landing says of its own task."""
+    match result.kind:
+        case "merged":
+            return Outcome(ending=Ending.SUCCEEDED, code="merged", commit=result.merge, gates=result.gates)
+        case "conflict":
+            return _conflicting(result.conflict)
+        case "gate_failed":
+            failed = _judged(result.gates)
+            return replace(failed, reason=f"{_merging(result)}: {failed.reason}", conflict=result.conflict)
+        case "moved":
+            reason = "the integration branch moved while the merge was tested; it is landed again"
+        case "left":
+            reason = "it ended before the merge was tested; it is landed again"
+    return Outcome(ending=Ending.CRASHED, code=result.kind, reason=reason)
+
+
+def _landed(run: str, task: str, result: LandingResult) -> Landed:
+    """What it says of another one that it took along."""
+    outcome = _landing(result)
+    known = result.kind in ("merged", "conflict", "gate_failed")
+    return Landed(
+        task=task,
+        kind=result.kind if known else "left",
+        merge=result.merge if result.kind == "merged" else "",
+        # what passed is told once, by the task that took the others along; what failed stands in the reason
+        gates=tuple(replace(gate, output="") for gate in result.gates) if result.kind == "merged" else (),
+        conflict=outcome.conflict,
+        reason=f"{outcome.reason}\n(in {run})"[:REASON_MAX] if outcome.reason else "",
+    )
+
+
+def _merging(result: LandingResult) -> str:
+    others = f", and with {', '.join(result.on_top_of)}" if result.on_top_of else ""
+    return f"after merging with what landed meanwhile{others}"
 
 
 @contextlib.contextmanager

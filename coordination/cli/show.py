@@ -57,7 +57,8 @@ def _task(coordinator: Coordinator, state: State, name: str) -> dict[str, Any]:
     from coordination import views
 
     task = state.find(name)
-    row = views.task_detail(state, coordinator.facts(), coordinator.policies, task)
+    facts = coordinator.observed()
+    row = views.task_detail(state, facts, coordinator.policies, task)
     workspace = coordinator.workspaces.path(task.id)
     row["runs"] = [_run(coordinator, run) for run in task.runs]
     row["workspace"] = str(workspace) if workspace.is_dir() else None

@@ -119,7 +119,7 @@ def _verdict(coordinator: Coordinator, state: State) -> int:
     from coordination.supervisor.loop import unfinished
 
     left = unfinished(state)
-    facts = coordinator.facts(signed_in=signed_in(os.environ))
+    facts = coordinator.observed(signed_in=signed_in(os.environ))
     for task in left:
         why = "; ".join(views.waiting(state, facts, coordinator.policies, task)) or task.reason
         note(f"{task.id} is {views.state_of(state, task)}: {why} (`coord show {task.id}`)")

@@ -38,7 +38,8 @@ def observed(coordinator: Coordinator) -> dict[str, Any]:
     """The status as the log has it, with what only files can tell: progress of runs, task files not judged yet."""
     from coordination import views
 
-    state, facts = coordinator.state(), coordinator.facts()
+    state = coordinator.state()
+    facts = coordinator.observed()
     supervisor = coordinator.supervisor()
     row = views.status(state, facts, coordinator.policies, seq=coordinator.store.seq, supervisor=supervisor)
     for task in row["running"]:

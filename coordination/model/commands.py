@@ -124,10 +124,12 @@ def cancel(state: State, task_id: str, reason: str = "") -> Sequence[e.AnyEvent]
         return ()
     if task.status.ended_well or task.status is Status.FAILED:
         raise Refused(f"{task.id} has ended ({task.status}); there is nothing to cancel")
-    if any(run.purpose is Purpose.LANDING for run in task.live):
+    if task.lands_with or any(run.purpose is Purpose.LANDING for run in task.live):
         raise Refused(f"{task.id} is landing just now; `coord show {task.id}` tells how it ends")
     # Between the end of the landing and the event that says so, the branch has it already.
-    if not task.doubt and any(run.purpose is Purpose.LANDING and run.succeeded for run in task.runs):
+    with_others = task.landed is not None and task.landed.kind == "merged"
+    alone = any(run.purpose is Purpose.LANDING and run.succeeded for run in task.runs)
+    if not task.doubt and (with_others or alone):
         raise Refused(f"{task.id} has just landed; there is nothing to cancel")
     return (e.TaskCancelled(task=task.id, reason=reason),)
 
@@ -144,6 +146,8 @@ def retry(state: State, task_id: str) -> Sequence[e.AnyEvent]:
         raise Refused(f"{task.id} is {task.status}; only a task that failed, was cancelled or waits can be retried")
     if task.live:
         raise Refused(f"{task.id} still has a run that is being stopped: {task.live[0].id}; try again in a moment")
+    if task.lands_with:
+        raise Refused(f"{task.id} is landing just now, with {task.lands_with}; try again in a moment")
     events: list[e.AnyEvent] = [_retried(task.id, "retried by a person")]
     freed = {task.id}
     # One pass an ancestor: dependants of dependants follow in the next.

@@ -224,6 +224,13 @@ _KINDS = (
         codes=("settings_not_applied",),
     ),
     Kind(
+        name="branch astray",
+        says="the integration branch is not where it could be landed on",
+        how=How.WAIT,
+        most=50,
+        codes=("astray",),
+    ),
+    Kind(
         name="changed what it may not",
         says="a run that only reads changed the tree",
         how=How.FRESH,

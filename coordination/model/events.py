@@ -15,7 +15,7 @@ import msgspec
 import orjson
 
 from coordination.errors import LogDamaged
-from coordination.model.runs import GateResult, Limits, Outcome, Purpose, Rule, Value
+from coordination.model.runs import GateResult, Limits, Member, Outcome, Purpose, Rule, Value
 from coordination.model.tasks import TaskSpec
 
 
@@ -51,6 +51,8 @@ class RunPlanned(Event, tag=True, frozen=True, kw_only=True):
     continues: str = ""  # the run whose session it goes on with
     lean: bool = False  # without packed context
     rules: tuple[Rule, ...] = ()  # of a review: what spoke when it was asked for
+    onto: str = ""  # of a landing: where the integration branch was
+    batch: tuple[Member, ...] = ()  # of a landing: the others that it takes along
 
 
 class RunStarted(Event, tag=True, frozen=True, kw_only=True):
@@ -230,6 +232,14 @@ class IntegrationCreated(Event, tag=True, frozen=True, kw_only=True):
     target: str
 
 
+class IntegrationRestored(Event, tag=True, frozen=True, kw_only=True):
+    """The integration branch was gone and was made again, with everything that is known to have been on it."""
+
+    branch: str
+    commit: str
+    reason: str = ""
+
+
 class BatchLost(Event, tag=True, frozen=True, kw_only=True):
     """Repair found the batch with this number damaged or missing; this stands in its place.
 
@@ -263,6 +273,7 @@ AnyEvent = (
     | SupervisorStopped
     | StopRequested
     | IntegrationCreated
+    | IntegrationRestored
     | BatchLost
 )
 

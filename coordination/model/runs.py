@@ -123,6 +123,24 @@ class ConflictReport(Value, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class Member(Value, frozen=True, kw_only=True):
+    """Another approved commit that lands in the same run."""
+
+    task: str
+    commit: str
+
+
+class Landed(Value, frozen=True, kw_only=True):
+    """What became of one member of a batch. ``merge`` is on the integration branch when ``kind`` is merged."""
+
+    task: str
+    kind: str  # merged | conflict | gate_failed | left, of which nothing is known
+    merge: str = ""
+    gates: tuple[GateResult, ...] = ()
+    conflict: ConflictReport | None = None
+    reason: str = ""
+
+
 class Usage(Value, frozen=True, kw_only=True):
     """What a run cost. ``estimated`` when prices or a dead run's spend had to be assumed."""
 
@@ -151,6 +169,7 @@ class Outcome(Value, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     gates: tuple[GateResult, ...] = ()
     conflict: ConflictReport | None = None
+    batch: tuple[Landed, ...] = ()  # what became of the others that a landing took along
     usage: Usage = Usage()
     model: str = ""
     session: str = ""
@@ -236,6 +255,16 @@ class WorkspaceRequest(Value, frozen=True, kw_only=True):
     bring_in: str = ""  # integration commit to merge in before the agent starts (after a conflict)
 
 
+class MemberRequest(Value, frozen=True, kw_only=True):
+    """One commit of several that are to be landed, and what its merge is to say."""
+
+    task: str
+    commit: str
+    message: str = ""
+    trailers: dict[str, str] = {}
+    gates: tuple[str, ...] | None = None  # names: they must pass on whatever lands it; None: all that the run has
+
+
 class LandingRequest(Value, frozen=True, kw_only=True):
     """What is to be landed, and where."""
 
@@ -244,6 +273,9 @@ class LandingRequest(Value, frozen=True, kw_only=True):
     target: str = ""
     message: str = ""
     trailers: dict[str, str] = {}
+    gates: tuple[str, ...] | None = None
+    onto: str = ""  # where the branch was when this was planned: it must still contain that
+    batch: tuple[MemberRequest, ...] = ()  # the others, in the order in which they are to land
 
 
 class Confinement(Value, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from coordination.model import events as e
 from coordination.model.endings import How
 from coordination.model.facts import Facts
 from coordination.model.roles import Role
-from coordination.model.runs import Ending, Limits, Purpose, Rule
+from coordination.model.runs import Ending, Landed, Limits, Member, Purpose, Rule
 from coordination.model.state import Run, State, Task
 from coordination.model.tasks import Kind, Status
 from coordination.model.waiting import hindrances, holders, in_order, live_by_role, live_landing, order_key
@@ -248,17 +248,23 @@ class _Step:
     # -- land --------------------------------------------------------------------------------------------------------
 
     def land(self) -> Iterator[e.AnyEvent]:
-        """Settle what tried to land, then let the next one try. Never two at once."""
-        busy = live_landing(self.state)
+        """Settle what tried to land, then let the next one try, with those behind it. Never two at once."""
+        first: Task | None = None
+        behind: list[Task] = []
         for task in self.tasks:
-            if task.status is not Status.APPROVED or task.live:
+            if task.status is not Status.APPROVED or task.live or task.lands_with:
                 continue
             tried = task.runs[task.landing :]
-            if tried and not self._again_landing(task, tried[-1]):
+            if task.landed is not None:
+                yield from self._landed_with(task, task.landed)
+            elif tried and not self._again_landing(task, tried[-1]):
                 yield from self._landed(task, tried[-1])
-            elif not busy and not self._still(task) and not (tried and self._early(task, tried[-1])):
-                busy = True
-                yield self._landing(task)
+            elif not self._still(task) and not (tried and self._early(task, tried[-1])):
+                first = first or task
+                if not tried:  # what ended a landing without a word may end the next one: it goes alone
+                    behind.append(task)
+        if first is not None and not self.facts.astray and not live_landing(self.state):
+            yield self._landing(first, behind)
 
     def _again_landing(self, task: Task, last: Run) -> bool:
         """Whether the newest landing ended without a word about the commit, and is simply made again."""
@@ -267,17 +273,33 @@ class _Step:
             return False
         return self.policies.remedy(self.facts, task, last).rank <= Rank.RETRY
 
-    def _landing(self, task: Task) -> e.RunPlanned:
+    def _landing(self, task: Task, able: Sequence[Task]) -> e.RunPlanned:
+        """The first in order lands; the others come along unless it ended a landing without a word before."""
         assert task.evidence is not None
+        others = [other for other in able if other.id != task.id] if task in able else []
+        batch = _members(others[: self.facts.settings.landing.batch_max - 1])
+        along = f"; with {', '.join(member.task for member in batch)}" if batch else ""
+        # finding who breaks the gates doubles the largest batch that can be searched with each further try
+        tries = 1 + len(batch).bit_length()
         return e.RunPlanned(
             task=task.id,
             run=task.next_run(Purpose.LANDING),
             purpose=Purpose.LANDING,
-            reason=f"lands {task.evidence.commit[:12]}: {task.evidence.reason}",
+            reason=f"lands {task.evidence.commit[:12]}: {task.evidence.reason}{along}",
             commit=task.evidence.commit,
             base=task.base,
-            limits=Limits(timeout_seconds=self.facts.settings.limits.timeout_seconds),
+            limits=Limits(timeout_seconds=self.facts.settings.limits.timeout_seconds * tries),
+            onto=self.facts.integration,
+            batch=batch,
         )
+
+    def _landed_with(self, task: Task, landed: Landed) -> Iterator[e.AnyEvent]:
+        """What follows from the landing of another task that took this one along."""
+        assert task.evidence is not None
+        if landed.kind == "merged":
+            yield e.TaskMerged(task=task.id, commit=task.evidence.commit, merge=landed.merge, gates=landed.gates)
+        else:
+            yield from self._returned(task, landed.reason)
 
     def _landed(self, task: Task, run: Run) -> Iterator[e.AnyEvent]:
         assert run.outcome is not None
@@ -285,21 +307,20 @@ class _Step:
         if outcome.ending is Ending.SUCCEEDED:
             yield e.TaskMerged(task=task.id, commit=run.commit, merge=outcome.commit, gates=outcome.gates)
         elif outcome.ending in (Ending.CONFLICT, Ending.FAILED):
-            yield from self._returned(task, run)
+            yield from self._returned(task, outcome.reason, run)
         else:
             yield e.TaskEscalated(task=task.id, reason=f"{run.id} {outcome.ending}: {outcome.reason}")
 
-    def _returned(self, task: Task, run: Run) -> Iterator[e.AnyEvent]:
-        assert run.outcome is not None
-        said = run.outcome.reason
-        if run.outcome.code == "refused":
+    def _returned(self, task: Task, said: str, run: Run | None = None) -> Iterator[e.AnyEvent]:
+        """Back to work, as often as it may; ``run`` is its own landing."""
+        if run is not None and run.outcome is not None and run.outcome.code == "refused":
             yield e.TaskEscalated(task=task.id, reason=said)
         elif task.returns + 1 >= self.facts.settings.limits.returns_max:
             reason = f"came back from landing {task.returns + 1} times: {said}"
             counted = task.returns < self.facts.settings.limits.returns_max
             yield e.TaskEscalated(task=task.id, reason=reason, raises="returns" if counted else "")
         else:
-            why = e.RequeueReason(kind="conflict", message=said, run=run.id)
+            why = e.RequeueReason(kind="conflict", message=said, run=run.id if run is not None else "")
             yield e.TaskRequeued(task=task.id, reason=why)
 
     # -- dependencies ------------------------------------------------------------------------------------------------
@@ -395,12 +416,18 @@ def _other_side(task: Task, integration: str) -> str:
     A try that failed after the conflict leaves the merge undone, and a commit that holds the merge is to be compared
     with the other side, not with where the task once began. A conflict with the user's own branch is settled with that.
     """
+    if task.other_side:
+        return integration if task.other_side == "integration" else task.other_side
     landings = [run.outcome for run in task.runs if run.purpose is Purpose.LANDING and run.outcome is not None]
     back = [o for o in landings if o.ending in (Ending.CONFLICT, Ending.FAILED) and o.code != "refused"]
     if not back:
         return ""
     conflict = back[-1].conflict
     return conflict.integration if conflict is not None and conflict.others == ("target",) else integration
+
+
+def _members(tasks: Sequence[Task]) -> tuple[Member, ...]:
+    return tuple(Member(task=task.id, commit=task.evidence.commit) for task in tasks if task.evidence is not None)
 
 
 def _used_up(limits: Limits) -> bool:

@@ -26,11 +26,13 @@ from coordination.inbox import Receipt
 from coordination.model import events as e
 from coordination.model.facts import Facts
 from coordination.model.state import Core, Run, State, Task
+from coordination.model.tasks import Status
 from coordination.planning.plan import plan
 from coordination.supervisor.acting import Actor
 from coordination.supervisor.children import Children
 from coordination.supervisor.observing import Observer
 from coordination.supervisor.wakeups import Wakeups
+from coordination.workspaces import Standing
 
 Mark = Callable[[str], None]
 Narrate = Callable[[e.Record], None]
@@ -77,7 +79,7 @@ class Supervisor:
         self._since = coordinator.now()
         self._snapshot_seq = 0
         self._untidy = True
-        self._head = ""
+        self._standing, self._written, self._good = Standing(), "", ""
         self._guards: dict[str, object] = {}
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -129,11 +131,13 @@ class Supervisor:
         coordinator.transact(lambda _state: [started])
         self._mark("begun")
         git = coordinator.settings.git
-        head = self._ensure_integration()
-        self._mark("integration")
         if not coordinator.state().integration:
+            head = coordinator.workspaces.ensure_integration(git.integration, git.target)
+            self._mark("integration")
             made = e.IntegrationCreated(branch=git.integration, commit=head, target=git.target)
             coordinator.transact(lambda state: [] if state.integration else [made])
+        self._look_at_integration()
+        self._mark("looked")
         tickets = coordinator.state().tickets
         for receipt in coordinator.inbox.recover(tickets.get, self._judge):
             self._receipts(receipt)
@@ -251,29 +255,52 @@ class Supervisor:
             self._mark("decided")
 
     def _facts(self, state: State) -> Facts:
-        integration = self._integration()
+        standing = self._integration()
+        astray = standing.astray or self._elsewhere(state)
         return self.coordinator.facts(
-            integration=integration,
+            integration=standing.head,
+            astray=astray,
             signed_in=environment.signed_in(os.environ),
-            bases=self._bases(state, integration),
+            bases=self._bases(state, standing.head),
             starting=self._mode(state) == "",
             stopping=self._mode(state) in ("finish", "force"),
         )
 
-    def _integration(self) -> str:
-        """Head of the integration branch. Git is asked again only when the branch's file says something else."""
+    def _integration(self) -> Standing:
+        """How the integration branch stands. Git is asked again only when the branch's file says something else."""
         workspaces, branch = self.coordinator.workspaces, self.coordinator.settings.git.integration
-        if not self._head or workspaces.written_head(branch) != self._head:
-            self._head = self._ensure_integration()
-        return self._head
+        written = workspaces.written_head(branch)
+        if not written or written != self._written or self._standing.astray:
+            self._look_at_integration()
+        return self._standing
 
-    def _ensure_integration(self) -> str:
-        """Its head. If somebody removed the branch it is made again, with everything that the log knows to be on it."""
-        git, state = self.coordinator.settings.git, self.coordinator.store.state
-        merged = max((task for task in state.tasks.values() if task.merge), key=lambda t: t.changed_at, default=None)
-        return self.coordinator.workspaces.ensure_integration(
-            git.integration, git.target, landed=merged.merge if merged else ""
-        )
+    def _look_at_integration(self) -> None:
+        """Whether everything that has landed is on it. One that is gone is made again only if that loses nothing."""
+        coordinator, git = self.coordinator, self.coordinator.settings.git
+        self._written = coordinator.workspaces.written_head(git.integration)
+        found = coordinator.workspaces.standing(git.integration, git.target, coordinator.merges, good=self._good)
+        if found.again:
+            head = coordinator.workspaces.ensure_integration(git.integration, git.target, start=found.again)
+            self._mark("restored:before")
+            reason = f"everything that is known to have been on it is there; {git.target} was the target"
+            restored = e.IntegrationRestored(branch=git.integration, commit=head, reason=reason)
+            coordinator.transact(lambda _state: [restored])
+            self._mark("restored:after")
+            found = Standing(head=head)
+        if found.head:
+            coordinator.workspaces.remember(found.head)
+            self._good = found.head
+        if found.astray and found.astray != self._standing.astray:
+            self._complain(found.astray)
+        self._standing = found
+        if found.head != self._written:
+            self._written = ""  # moved meanwhile, or another name for something: asked again
+
+    def _elsewhere(self, state: State) -> str:
+        """Why a landing that met the branch in a place where it cannot be moved is not tried again yet."""
+        busy = [state.tasks[name] for name in state.busy]
+        met = [task for task in busy if task.status is Status.APPROVED and task.runs and _met_astray(task.runs[-1])]
+        return self.coordinator.workspaces.elsewhere(self.coordinator.settings.git.integration) if met else ""
 
     def _bases(self, state: State, integration: str) -> dict[str, str]:
         """What ``base`` names, for tasks that have not started yet; "" when it is not acceptable."""
@@ -290,7 +317,9 @@ class Supervisor:
             target = workspaces.resolve(self.coordinator.settings.git.target)
         except CoordinationError:
             return ""
-        fits = workspaces.is_ancestor(commit, integration) or workspaces.is_ancestor(commit, target)
+        fits = (bool(integration) and workspaces.is_ancestor(commit, integration)) or workspaces.is_ancestor(
+            commit, target
+        )
         return commit if fits else ""
 
     # -- rest --------------------------------------------------------------------------------------------------------
@@ -392,6 +421,10 @@ def _full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def _met_astray(run: Run) -> bool:
+    return run.outcome is not None and run.outcome.code == "astray"
 
 
 def _names(events: Sequence[e.AnyEvent]) -> str:

@@ -73,6 +73,9 @@ class Observer:
     def _checked(self, task: Task, run: Run, outcome: Outcome) -> Outcome:
         """With what git says of the commit, whatever the run says: from which base, how large, and which files."""
         outcome = replace(outcome, changed=(), unlisted=0)
+        if run.purpose is Purpose.LANDING:
+            return self._proven(run, outcome)
+        outcome = replace(outcome, batch=())
         if run.purpose is not Purpose.WORK:
             return outcome
         outcome = replace(outcome, base=run.bring_in or run.base)
@@ -88,6 +91,30 @@ class Observer:
             return outcome
         # without its commit: what is not believed must not count as judged, should the next run arrive at it
         return replace(outcome, ending=Ending.FAILED, code="unproven_commit", reason=doubt, commit="", diff=None)
+
+    def _proven(self, run: Run, outcome: Outcome) -> Outcome:
+        """The outcome of a landing, with only those merges that are on the branch and took in what was approved.
+
+        What is not proven is not known: it is landed again, and found on the branch if it is there after all.
+        """
+        approved = {member.task: member.commit for member in run.batch}
+        others = [landed for landed in outcome.batch if landed.kind == "merged"]
+        claims = {landed.merge: approved.get(landed.task, "") for landed in others}
+        if outcome.ending is Ending.SUCCEEDED:
+            claims[outcome.commit] = run.commit
+        try:
+            proven = self._coordinator.workspaces.proven(self._coordinator.settings.git.integration, claims)
+        except CoordinationError:
+            proven = set()
+        batch = tuple(
+            landed if landed.kind != "merged" or landed.merge in proven else replace(landed, kind="left", merge="")
+            for landed in outcome.batch
+        )
+        if outcome.ending is Ending.SUCCEEDED and outcome.commit and outcome.commit not in proven:
+            reason = f"{outcome.commit[:12]}, which it says it landed, is not on the integration branch as a merge of "
+            reason += f"{run.commit[:12]}"
+            outcome = replace(outcome, ending=Ending.CRASHED, code="unproven_landing", reason=reason, commit="")
+        return replace(outcome, batch=batch)
 
     def _doubt(self, run: Run, commit: str) -> str:
         """Why a claimed commit cannot be believed; empty when it can."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from coordination.model.runs import (
     Confinement,
     GateCommand,
     LandingRequest,
+    MemberRequest,
     Purpose,
     RunRequest,
     SandboxRequest,
@@ -79,10 +81,13 @@ def build(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
         case Purpose.REVIEW:
             return replace(request, agent=_review(coordinator, task, run))
         case Purpose.GATE:
-            return replace(request, gates=_gates(coordinator, task, (run.gate,)))
+            return replace(request, gates=_gates(coordinator, [task], (run.gate,)))
         case Purpose.LANDING:
-            gates = _gates(coordinator, task, _gate_names(coordinator, task))
-            return replace(request, gates=gates, landing=_landing(coordinator, task, run))
+            others = _others(coordinator, run)
+            names = [*_gate_names(coordinator, task), *(name for other in others for name in other.gates or ())]
+            members = [task, *(coordinator.store.state.tasks[other.task] for other in others)]
+            gates = _gates(coordinator, members, tuple(dict.fromkeys(names)))
+            return replace(request, gates=gates, landing=_landing(coordinator, task, run, others))
 
 
 def _frame(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
@@ -287,11 +292,11 @@ def _gate_names(coordinator: Coordinator, task: Task) -> tuple[str, ...]:
     return task.spec.gates if task.spec.gates is not None else coordinator.settings.gates.default
 
 
-def _gates(coordinator: Coordinator, task: Task, names: tuple[str, ...]) -> tuple[GateCommand, ...]:
+def _gates(coordinator: Coordinator, tasks: Sequence[Task], names: tuple[str, ...]) -> tuple[GateCommand, ...]:
     settings = coordinator.settings.gates
     named = settings.named
     # who tries again wants to see it run
-    doubted = any(sent.kind == "retried" for sent in task.feedback)
+    doubted = any(sent.kind == "retried" for task in tasks for sent in task.feedback)
     missing = [name for name in names if name not in named]
     if missing:
         raise NotFound(f"gate {missing[0]!r} is no longer configured in coordination.toml")
@@ -309,15 +314,38 @@ def _gates(coordinator: Coordinator, task: Task, names: tuple[str, ...]) -> tupl
     )
 
 
-def _landing(coordinator: Coordinator, task: Task, run: Run) -> LandingRequest:
-    evidence = task.evidence
-    assert evidence is not None
+def _landing(coordinator: Coordinator, task: Task, run: Run, others: Sequence[MemberRequest]) -> LandingRequest:
+    own = _member(coordinator, task, run)
     return LandingRequest(
-        commit=run.commit,
+        commit=own.commit,
         branch=coordinator.settings.git.integration,
         target=coordinator.settings.git.target,
+        message=own.message,
+        trailers=own.trailers,
+        gates=own.gates,
+        onto=run.onto,
+        batch=tuple(others),
+    )
+
+
+def _others(coordinator: Coordinator, run: Run) -> list[MemberRequest]:
+    """Those that a landing takes along: still approved at that commit, with gates that are configured."""
+    named, tasks = coordinator.settings.gates.named, coordinator.store.state.tasks
+    able = [tasks[member.task] for member in run.batch if tasks[member.task].lands_with == run.id]
+    found = [_member(coordinator, task, run) for task in able if task.evidence is not None]
+    return [member for member in found if all(name in named for name in member.gates or ())]
+
+
+def _member(coordinator: Coordinator, task: Task, run: Run) -> MemberRequest:
+    """One approved commit, with what its merge is to say."""
+    evidence = task.evidence
+    assert evidence is not None
+    return MemberRequest(
+        task=task.id,
+        commit=evidence.commit,
         message=f"Land {task.id}: {_plain(task.spec.title)}",
         trailers=trailers(task, run, evidence),
+        gates=_gate_names(coordinator, task),
     )
 
 
@@ -328,7 +356,7 @@ def trailers(task: Task, run: Run, evidence: Evidence) -> dict[str, str]:
     said = {
         "Coordination-Task": task.id,
         "Coordination-Run": run.id,
-        "Coordination-Reviewed": run.commit,
+        "Coordination-Reviewed": evidence.commit,
         "Coordination-Reviewer": f"{evidence.reviewer} {evidence.person}" if evidence.reviewer else "none",
         "Coordination-Verdict": evidence.verdict,
         "Coordination-Gates": gates or ("none ran" if evidence.gates_configured else "none configured"),

@@ -29,13 +29,23 @@ from coordination.model import commands
 from coordination.model import events as e
 from coordination.model.facts import Facts
 from coordination.model.roles import Role
-from coordination.model.runs import ConflictReport, DiffStat, Ending, Finding, GateResult, Outcome, Purpose, Usage
+from coordination.model.runs import (
+    ConflictReport,
+    DiffStat,
+    Ending,
+    Finding,
+    GateResult,
+    Landed,
+    Outcome,
+    Purpose,
+    Usage,
+)
 from coordination.model.state import Core, Run, State
 from coordination.model.taskfile import Submission
 from coordination.model.tasks import Kind, ReviewMode, TaskSpec
 from coordination.planning.plan import plan
 from coordination.policy import Policies, shipped
-from coordination.settings import Gate, Gates, LimitSettings, RoleSettings, Settings
+from coordination.settings import Gate, Gates, Landing, LimitSettings, RoleSettings, Settings
 
 V = TypeVar("V")
 
@@ -122,6 +132,7 @@ def settings() -> st.SearchStrategy[Settings]:
             budget_usd=st.sampled_from([0.5, 5.0, 1000.0]),
         ),
         gate_slots=st.integers(1, 2),
+        landing=st.builds(Landing, batch_max=st.integers(1, 4)),
         roles=st.dictionaries(
             st.sampled_from(["blue", "green", "red"]),
             st.builds(RoleSettings, slots=st.integers(1, 3), model=st.sampled_from(["", "other"])),
@@ -220,6 +231,8 @@ class World:
         self.transact(commands.end(self.state, run.id, completed(run, outcome), token=run.token))
         if run.purpose is Purpose.LANDING and outcome.ending is Ending.SUCCEEDED:
             self.facts = replace(self.facts, integration=outcome.commit)
+        for landed in outcome.batch:
+            self.facts = replace(self.facts, integration=landed.merge or self.facts.integration)
         self.decide()
 
     def wait(self, seconds: float) -> None:
@@ -286,6 +299,21 @@ class World:
         return Outcome(ending=Ending.SUCCEEDED, verdict=verdict, judged=judged, findings=findings)
 
     def _landed(self, run: Run) -> Outcome:
+        outcome = self._landed_alone(run)
+        return replace(outcome, batch=tuple(self._taken_along(member.task) for member in run.batch))
+
+    def _taken_along(self, task: str) -> Landed:
+        kind = self.dice.choice(["merged", "merged", "conflict", "gate_failed", "left"])
+        if kind == "merged":
+            self.facts = replace(self.facts, integration=self._commit())
+            return Landed(task=task, kind=kind, merge=self.facts.integration)
+        reason = self.dice.choice(_REASONS)
+        if kind != "conflict":
+            return Landed(task=task, kind=kind, reason=reason)
+        report = ConflictReport(files=("src/a.py",), others=("target",), integration=self.facts.integration)
+        return Landed(task=task, kind=kind, reason=reason, conflict=report)
+
+    def _landed_alone(self, run: Run) -> Outcome:
         fate = self.dice.choice(["merged", "merged", "conflict", "gate", "refused"])
         if fate == "conflict":
             report = ConflictReport(files=("src/a.py",), others=("k1",), integration=self.facts.integration)

@@ -6,20 +6,25 @@ checkout, index, branches, configuration and hooks are never touched, but for on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from coordination.model.runs import DiffStat, LandingRequest, WorkspaceRequest
+from msgspec.structs import replace
+
+from coordination.model.runs import DiffStat, GateResult, LandingRequest, WorkspaceRequest
 from coordination.workspaces import audit as auditing
 from coordination.workspaces import commits, landing, objects, phantoms, preservation, repository, traces, trees
+from coordination.workspaces import standing as standings
 from coordination.workspaces.audit import Outside
 from coordination.workspaces.landing import Gates, LandingResult
 from coordination.workspaces.place import Place
-from coordination.workspaces.refusals import HeadMoved, NestedRepository, UnresolvedConflict
+from coordination.workspaces.refusals import BranchAstray, HeadMoved, NestedRepository, UnresolvedConflict
 from coordination.workspaces.repository import Repository, discover, version
+from coordination.workspaces.standing import Standing
 from coordination.workspaces.traces import LogTrace
 
 __all__ = [
+    "BranchAstray",
     "Gates",
     "HeadMoved",
     "LandingResult",
@@ -27,6 +32,7 @@ __all__ = [
     "NestedRepository",
     "Outside",
     "Repository",
+    "Standing",
     "UnresolvedConflict",
     "Workspaces",
     "discover",
@@ -60,9 +66,26 @@ class Workspaces:
         """Whether the one is contained in the other; a commit contains itself."""
         return self._git.is_ancestor(ancestor, descendant)
 
-    def ensure_integration(self, branch: str, target: str, *, landed: str = "") -> str:
-        """Where the branch is; made when missing, never moved: at the target, or at ``landed`` if that is not in it."""
-        return repository.ensure_integration(self._git, branch, target, landed=landed)
+    def ensure_integration(self, branch: str, target: str, *, start: str = "") -> str:
+        """Where the branch is; made when missing, never moved: at ``start``, or where the target is."""
+        return repository.ensure_integration(self._git, branch, target, start=start)
+
+    def standing(
+        self, branch: str, target: str, merges: Callable[[], Mapping[str, str]], *, good: str = ""
+    ) -> Standing:
+        """Whether the branch has all that landed, what to run if not, and where it can be made again. Writes nothing.
+
+        ``merges`` are those known to have landed, each with its task, oldest first; ``good`` is known to have them all.
+        """
+        return standings.look(self._git, branch, target, merges, good=good)
+
+    def remember(self, head: str) -> None:
+        """Keep what was seen on the integration branch, whatever happens to the branch."""
+        standings.remember(self._git, head)
+
+    def elsewhere(self, branch: str) -> str:
+        """Why the branch cannot be moved without touching what is the user's; "" when it can."""
+        return landing.elsewhere(self._place, branch)
 
     def written_head(self, branch: str) -> str:
         """What the files say of a branch, quickly: to be believed only while it is what git once said."""
@@ -143,9 +166,29 @@ class Workspaces:
 
     # --- landing
 
-    def land(self, request: LandingRequest, *, task: str, gates: Gates) -> LandingResult:
+    def land(
+        self, request: LandingRequest, *, task: str, gates: Callable[[Path, str], tuple[GateResult, ...]]
+    ) -> LandingResult:
         """Merge an approved commit onto the integration branch if the gates pass on the merge. Raises Refused."""
-        return landing.land(self._place, request, task=task, gates=gates)
+        one = replace(request, batch=())
+        return self.land_batch(one, task=task, gates=lambda path, commit, _names: gates(path, commit))[task]
+
+    def land_batch(
+        self, request: LandingRequest, *, task: str, gates: Gates, stopping: Callable[[], bool] = lambda: False
+    ) -> dict[str, LandingResult]:
+        """The same for several at once, each with the gates that it names: what came of each, by task.
+
+        The branch goes only to merges on which the gates of all who are merged there have passed. Once ``stopping``
+        says so, no other gate is begun. Raises BranchAstray, a Refused, for a branch that must not be moved.
+        """
+        return landing.land(self._place, request, task=task, gates=gates, stopping=stopping)
+
+    def proven(self, branch: str, claims: Mapping[str, str]) -> set[str]:
+        """Of merges that are said to have taken in these commits, those that have and are on the branch.
+
+        Raises GitFailed when there is no such branch, or one of them is no commit.
+        """
+        return standings.proven(self._git, branch, claims)
 
     def landed(self, commit: str, branch: str) -> str | None:
         """The merge on the branch that took this commit in."""

@@ -36,3 +36,7 @@ class HeadMoved(Refused):
         super().__init__(message)
         self.expected = expected
         self.found = found
+
+
+class BranchAstray(Refused):
+    """The integration branch is gone, rewound, checked out or another name for one of the user's: nothing can land."""

@@ -88,6 +88,7 @@ REMEDIES = {
     "worker_died": (["resumed"] * 19, Status.FAILED),  # more than an hour apart; see below
     "spawn_failed": (["fresh"], Status.WAITING_FOR_PERSON),
     "settings_not_applied": (["fresh"], Status.WAITING_FOR_PERSON),
+    "astray": (["resumed"] * 50, Status.WAITING_FOR_PERSON),
     "tree_changed": (["fresh"], Status.WAITING_FOR_PERSON),
     "unproven_commit": (["fresh"] * 19, Status.FAILED),
 }

@@ -209,5 +209,6 @@ _EXAMPLES: tuple[e.AnyEvent, ...] = (
     e.SupervisorStopped(supervisor="s"),
     e.StopRequested(supervisor="s", mode="drain"),
     e.IntegrationCreated(branch="b", commit="c", target="main"),
+    e.IntegrationRestored(branch="b", commit="c", reason="it was gone"),
     e.BatchLost(tasks=("A",), evidence="repair/1", reason="a bit"),
 )
