@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _workspaces(request: RunRequest) -> Workspaces:
-    return Workspaces(Path(request.repository), Path(request.state_directory))
+    return Workspaces(Path(request.repository), Path(request.state_directory), pooling=request.pooling)
 
 
 def _when_there_is_room(action: Callable[[], T], stop: Stop) -> T:

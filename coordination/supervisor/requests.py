@@ -18,6 +18,7 @@ from coordination.model.runs import (
     Confinement,
     GateCommand,
     LandingRequest,
+    Pooling,
     Purpose,
     RunRequest,
     WorkspaceRequest,
@@ -25,7 +26,7 @@ from coordination.model.runs import (
 from coordination.model.state import Run, Task
 from coordination.planning import prompts
 from coordination.policy.gating import results
-from coordination.settings import Agents, Settings
+from coordination.settings import Agents, Settings, Workspaces
 
 DIFF_BYTES_MAX = 400_000
 _GIB = 1 << 30
@@ -77,6 +78,7 @@ def _frame(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
         workspace=WorkspaceRequest(name=run.id, base=run.base, commit=run.commit),
         limits=run.limits,
         confinement=_confinement(coordinator.run_group(run.id), coordinator.settings.agents),
+        pooling=_pooling(coordinator.settings.workspaces),
         title=f"{task.spec.title} [{task.id}]",
         stop_grace_seconds=coordinator.settings.supervisor.stop_grace_seconds,
         author={
@@ -94,6 +96,10 @@ def _confinement(group: str, agents: Agents) -> Confinement:
         processes=agents.processes_max,
         file_bytes=int(agents.file_gib * _GIB),
     )
+
+
+def _pooling(workspaces: Workspaces) -> Pooling:
+    return Pooling(trees=workspaces.pool, bytes=int(workspaces.pool_gib * _GIB), files_min=workspaces.pool_files_min)
 
 
 def _work_place(task: Task, run: Run) -> WorkspaceRequest:

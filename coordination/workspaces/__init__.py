@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from coordination.model.runs import DiffStat, LandingRequest, WorkspaceRequest
+from coordination.model.runs import DiffStat, LandingRequest, Pooling, WorkspaceRequest
 from coordination.workspaces import audit as auditing
 from coordination.workspaces import commits, landing, objects, phantoms, preservation, repository, traces, trees
 from coordination.workspaces.audit import Outside
@@ -37,12 +37,13 @@ __all__ = [
 class Workspaces:
     """The workspaces of one repository. Commits are full hex; paths returned are printable text.
 
+    ``pooling`` says how many trees of removed ones are kept for new ones; None leaves those that are kept alone.
     Beside what each verb names, all raise GitFailed for a git call that fails, and LockHeld when another process of
     ours keeps a lock too long.
     """
 
-    def __init__(self, common: Path, state: Path) -> None:
-        self._place = Place(common=common.resolve(), state=state.resolve())
+    def __init__(self, common: Path, state: Path, *, pooling: Pooling | None = None) -> None:
+        self._place = Place(common=common.resolve(), state=state.resolve(), pooling=pooling)
         self._git = self._place.git
 
     def exclude(self, pattern: str = ".coordination/") -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from coordination.errors import Refused, UsageError
 from coordination.files import make_directory
 from coordination.locks import exclusive
+from coordination.model.runs import Pooling
 from coordination.workspaces.git import Git, clear_locks
 
 LANDING = ".landing"  # begins with a dot, as no task id does
@@ -30,6 +31,7 @@ class Place:
 
     common: Path
     state: Path
+    pooling: Pooling | None = None  # None: trees are neither taken from the pool nor given to it
 
     @property
     def git(self) -> Git:
@@ -40,6 +42,11 @@ class Place:
     def workspaces(self) -> Path:
         """Where the worktrees are."""
         return self.state / "agent_workspaces"
+
+    @property
+    def pool(self) -> Path:
+        """Where the trees of earlier worktrees wait; no run's sandbox lets it in there."""
+        return self.state / "pool"
 
     def path(self, name: str) -> Path:
         """The directory of a workspace. Raises UsageError for a name that could lead elsewhere."""

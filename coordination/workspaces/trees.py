@@ -7,6 +7,7 @@ from pathlib import Path
 from coordination.errors import GitFailed, Refused
 from coordination.files import make_directory
 from coordination.model.runs import WorkspaceRequest
+from coordination.workspaces import pool
 from coordination.workspaces.git import Git, clear_locks
 from coordination.workspaces.merging import conflicts, merge_head, start_merge
 from coordination.workspaces.place import Place, forget, half_made
@@ -14,6 +15,7 @@ from coordination.workspaces.preservation import preserve
 from coordination.workspaces.repository import resolve, shown
 
 _REASON = "kept by coordination"  # locked: the user's own ``git worktree prune`` leaves it alone
+_FILLING = "being made by coordination"  # until its files are all there
 
 
 def ensure(place: Place, request: WorkspaceRequest, *, task: str, fresh: bool) -> Path:
@@ -44,11 +46,12 @@ def ensure_linked(place: Place, request: WorkspaceRequest) -> tuple[Git, bool]:
     path = place.path(request.name)
     with place.locked("workspaces"):
         directory, made = _recorded(place, request, path)
+        git = Git(place.common, directory=directory, tree=path)
+        if made:
+            pool.take(place, git)
     _link(place, path, directory)
     clear_locks(directory)
-    git = Git(place.common, directory=directory, tree=path)
-    if not (directory / "index").exists():
-        git.run("reset", "--hard", "--quiet")  # new, or killed before its files were all there
+    _fill(git)
     return git, made
 
 
@@ -84,8 +87,10 @@ def remove(place: Place, name: str, task: str) -> str | None:
             if directory is None or half_made(directory):
                 _vacate(place, path)
             else:
+                git = place.opened(path)
                 # what git ignores in the tree of a gate or a review was built there, and is nobody's work
-                kept = preserve(place, place.opened(path), task, ignored=name == task)
+                kept = preserve(place, git, task, ignored=name == task)
+                pool.give(place, git)
         place.discard(path)
         if directory is not None:
             forget(directory)
@@ -106,13 +111,25 @@ def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> tuple[Path
     make_directory(place.workspaces)
     start = [_branch(place, request)] if request.branch else ["--detach", resolve(place.git, request.commit)]
     try:
-        place.git.run("worktree", "add", "--no-checkout", "--lock", "--reason", _REASON, str(path), *start)
+        place.git.run("worktree", "add", "--no-checkout", "--lock", "--reason", _FILLING, str(path), *start)
     except GitFailed as error:
         raise Refused(f"git cannot make the workspace {path}: {error.stderr}") from error
     made = place.record(path)
     if made is None:
         raise Refused(f"git made the workspace {path} but does not name it: is {place.state} another path now?")
     return made, True
+
+
+def _fill(git: Git) -> None:
+    """Check out the files of a workspace that is new, or was killed before they were all there."""
+    locked, filled = git.directory / "locked", (git.directory / "index").exists()
+    if not locked.exists() or locked.read_text().strip() != _FILLING:
+        if not filled:
+            git.run("read-tree", "HEAD")  # somebody removed it: the files are for the caller to keep
+        return
+    if not filled:
+        git.run("read-tree", "--reset", "-u", "HEAD")
+    locked.write_text(_REASON)
 
 
 def _branch(place: Place, request: WorkspaceRequest) -> str:
