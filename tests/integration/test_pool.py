@@ -12,6 +12,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ def portrait(path: Path, directory: Path) -> dict[str, Any]:
             for entry in _below(directory)
             if entry.name != "index"
         },
+        "from the future": [name for name in _below(path) if name.lstat().st_mtime > time.time() + 60],
         "extensions": _extensions(directory / "index"),
         "status": git(path, "status", "--porcelain=v2", "--branch", "--ignored", "--untracked-files=all"),
         "stages": git(path, "ls-files", "--stage", "-z"),
@@ -217,6 +219,7 @@ def _modes(path: Path, _scene: Scene) -> None:
 def _links(path: Path, scene: Scene) -> None:
     """A second name through which the file could be written later, and a directory that is a link."""
     os.link(path / "a.txt", scene.root / "second name")
+    (path / "a.txt").write_bytes((path / "a.txt").read_bytes())  # both of its times move, as if git had written it
     (path / "with space").rename(scene.root / "theirs")
     (path / "with space").symlink_to(scene.root / "theirs")
     (path / "link").unlink()
@@ -391,7 +394,7 @@ def test_a_tree_in_which_a_process_lives_is_not_kept(scene: Scene, how: str) -> 
         "how, path = sys.argv[1:]\n"
         "if how == 'directory': os.chdir(path)\n"
         "else: opened = open(path + '/a.txt', 'r+b')\n"
-        "if how == 'mapping': mapped = mmap.mmap(opened.fileno(), 0); opened.close()\n"
+        "if how == 'mapping': mapped = mmap.mmap(opened.fileno(), 0); os.closerange(3, 99)\n"
         "print('ready', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen(
