@@ -92,6 +92,12 @@ class Git:
         self.index: Path | None = None
         self._guards: dict[str, str] | None = None
 
+    def at(self, directory: Path, tree: Path) -> Git:
+        """Another work tree of the same repository, whose configuration is not asked for again."""
+        other = Git(self.common, directory=directory, tree=tree)
+        other._guards = self._guards
+        return other
+
     def with_index(self, index: Path) -> Git:
         """The same place with another index, which leaves the real one alone."""
         other = Git(self.common, directory=self.directory, tree=self.tree)

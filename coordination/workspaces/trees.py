@@ -43,10 +43,10 @@ def ensure_linked(place: Place, request: WorkspaceRequest) -> tuple[Git, bool]:
 
     On which commit is said only of one that was made.
     """
-    path = place.path(request.name)
+    path, git = place.path(request.name), place.git
     with place.locked("workspaces"):
-        directory, made = _recorded(place, request, path)
-        git = Git(place.common, directory=directory, tree=path)
+        directory, made = _recorded(place, git, request, path)
+        git = git.at(directory, path)
         if made:
             pool.take(place, git)
     _link(place, path, directory)
@@ -98,7 +98,7 @@ def remove(place: Place, name: str, task: str) -> str | None:
     return kept
 
 
-def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> tuple[Path, bool]:
+def _recorded(place: Place, git: Git, request: WorkspaceRequest, path: Path) -> tuple[Path, bool]:
     """Git's directory for the workspace, and whether it was made: when missing, half-made, or when its tree is gone."""
     directory = place.record(path)
     if directory is not None and not half_made(directory) and path.is_dir() and not path.is_symlink():
@@ -109,10 +109,12 @@ def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> tuple[Path
     place.forget_half_made()
     place.sweep(request.name)
     make_directory(place.workspaces)
-    start = [_branch(place, request)] if request.branch else ["--detach", resolve(place.git, request.commit)]
+    start = [_branch(git, request)] if request.branch else ["--detach", f"{request.commit}^{{commit}}"]
     try:
-        place.git.run("worktree", "add", "--no-checkout", "--lock", "--reason", _FILLING, str(path), *start)
+        git.run("worktree", "add", "--no-checkout", "--lock", "--reason", _FILLING, str(path), *start)
     except GitFailed as error:
+        if not request.branch:
+            resolve(git, request.commit)
         raise Refused(f"git cannot make the workspace {path}: {error.stderr}") from error
     made = place.record(path)
     if made is None:
@@ -132,11 +134,15 @@ def _fill(git: Git) -> None:
     locked.write_text(_REASON)
 
 
-def _branch(place: Place, request: WorkspaceRequest) -> str:
+def _branch(git: Git, request: WorkspaceRequest) -> str:
     """The branch, made at the base when it is missing; without ``worktree add -b``, which writes to the config."""
     name = f"refs/heads/{request.branch}"
-    if place.git.commit_at(name) is None:
-        place.git.set_ref(name, resolve(place.git, request.base), "", reason="task started")
+    if git.commit_at(name) is None:
+        try:
+            git.set_ref(name, f"{request.base}^{{commit}}", "", reason="task started")
+        except GitFailed:
+            resolve(git, request.base)
+            raise
     return request.branch
 
 
