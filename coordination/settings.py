@@ -172,6 +172,14 @@ class Agents(Section, frozen=True, kw_only=True):
     file_gib: NotNegative = 16.0
 
 
+class Workspaces(Section, frozen=True, kw_only=True):
+    """Where runs work."""
+
+    pool: WholeNumber = 2  # trees of workspaces that were taken down, kept for new ones
+    pool_gib: NotNegative = 4.0
+    pool_files_min: WholeNumber = 2000  # a smaller tree is made as quickly as it is recycled
+
+
 class RoleSettings(Section, frozen=True, kw_only=True):
     """Overrides for one role."""
 
@@ -201,6 +209,7 @@ class Settings(Section, frozen=True, kw_only=True):
     money: MoneySettings = MoneySettings()
     supervisor: Supervisor = Supervisor()
     agents: Agents = Agents()
+    workspaces: Workspaces = Workspaces()
     roles: dict[str, RoleSettings] = {}
     environment: Environment = Environment()
     gate_slots: Count = 2
@@ -327,6 +336,13 @@ target = {TARGET}
 #memory_gib = 8.0
 #processes_max = 2000
 #file_gib = 16.0
+
+[workspaces]
+# How many checked out trees of workspaces that were taken down are kept, so that the next ones need not be made from
+# nothing, and how much room they may take; 0 trees is none. Trees of fewer files are made as quickly as recycled.
+#pool = 2
+#pool_gib = 4.0
+#pool_files_min = 2000
 
 # Overrides for a role, one table each.
 # [roles.blue]

@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _workspaces(request: RunRequest) -> Workspaces:
     private = (*request.setup.copy, *request.setup.keep)
-    return Workspaces(Path(request.repository), Path(request.state_directory), private=private)
+    return Workspaces(Path(request.repository), Path(request.state_directory), private=private, pooling=request.pooling)
 
 
 def _when_there_is_room(action: Callable[[], T], stop: Stop) -> T:

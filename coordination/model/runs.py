@@ -265,6 +265,14 @@ class MemberRequest(Value, frozen=True, kw_only=True):
     gates: tuple[str, ...] | None = None  # names: they must pass on whatever lands it; None: all that the run has
 
 
+class Pooling(Value, frozen=True, kw_only=True):
+    """How many trees of workspaces that were taken down are kept for the next ones. 0: none."""
+
+    trees: int = 0
+    bytes: int = 0  # all together
+    files_min: int = 0  # a smaller tree is made as quickly as it is recycled
+
+
 class LandingRequest(Value, frozen=True, kw_only=True):
     """What is to be landed, and where."""
 
@@ -299,6 +307,7 @@ class RunRequest(Value, frozen=True, kw_only=True):
     workspace: WorkspaceRequest
     limits: Limits
     confinement: Confinement = Confinement()
+    pooling: Pooling = Pooling()
     agent: AgentRequest | None = None
     gates: tuple[GateCommand, ...] = ()
     setup: SetUp = SetUp()

@@ -24,6 +24,7 @@ from coordination.model.runs import (
     GateCommand,
     LandingRequest,
     MemberRequest,
+    Pooling,
     Purpose,
     RunRequest,
     SandboxRequest,
@@ -33,7 +34,7 @@ from coordination.model.runs import (
 from coordination.model.state import Run, Task
 from coordination.planning import prompts
 from coordination.policy.gating import results
-from coordination.settings import Agents, Settings
+from coordination.settings import Agents, Settings, Workspaces
 
 DIFF_BYTES_MAX = 400_000
 SINCE_BYTES_MAX = 60_000
@@ -104,6 +105,7 @@ def _frame(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
         confinement=_confinement(coordinator.run_group(run.id), coordinator.settings.agents),
         setup=_setup(coordinator),
         sandbox=_sandbox(coordinator),
+        pooling=_pooling(coordinator.settings.workspaces),
         title=f"{task.spec.title} [{task.id}]",
         stop_grace_seconds=coordinator.settings.supervisor.stop_grace_seconds,
         author={
@@ -146,6 +148,10 @@ def _sandbox(coordinator: Coordinator) -> SandboxRequest:
         hidden=(str(home.state), *_secrets()),
         shown=(str(home.repository.common), str(home.repository.root)),
     )
+
+
+def _pooling(workspaces: Workspaces) -> Pooling:
+    return Pooling(trees=workspaces.pool, bytes=int(workspaces.pool_gib * _GIB), files_min=workspaces.pool_files_min)
 
 
 def _work_place(task: Task, run: Run) -> WorkspaceRequest:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from coordination.model.runs import DiffStat, GateResult, LandingRequest, WorkspaceRequest
+from coordination.model.runs import DiffStat, GateResult, LandingRequest, Pooling, WorkspaceRequest
 from coordination.workspaces import audit as auditing
 from coordination.workspaces import commits, landing, objects, phantoms, preservation, repository, traces, trees
 from coordination.workspaces import standing as standings
@@ -43,13 +43,16 @@ __all__ = [
 class Workspaces:
     """The workspaces of one repository. Commits are full hex; paths returned are printable text.
 
+    ``pooling`` says how many trees of removed ones are kept for new ones; None leaves those that are kept alone.
     Beside what each verb names, all raise GitFailed for a git call that fails, and LockHeld when another process of
     ours keeps a lock too long.
     """
 
-    def __init__(self, common: Path, state: Path, *, private: Collection[str] = ()) -> None:
+    def __init__(
+        self, common: Path, state: Path, *, private: Collection[str] = (), pooling: Pooling | None = None
+    ) -> None:
         """``private`` are the paths that set-up copies or makes in a workspace."""
-        self._place = Place(common=common.resolve(), state=state.resolve(), private=tuple(private))
+        self._place = Place(common=common.resolve(), state=state.resolve(), private=tuple(private), pooling=pooling)
         self._git = self._place.git
 
     def exclude(self, pattern: str = ".coordination/") -> None:

@@ -30,15 +30,21 @@ from coordination.errors import Conflict, GitFailed, Unsuitable
 TIMEOUT_SECONDS = 300.0
 _SETTINGS = {
     "advice.detachedHead": "false",
+    "checkout.workers": "0",  # one a core
     "commit.gpgSign": "false",
+    "core.checkStat": "default",
     "core.fsmonitor": "false",
     "core.fsync": "committed",  # a merge that the log speaks of must survive a power cut
     "core.fsyncMethod": "batch",
     "core.hooksPath": os.devnull,
     "core.filesRefLockTimeout": "3000",
+    "core.ignoreStat": "false",
     "core.quotePath": "false",
-    "core.untrackedCache": "false",
     "core.safecrlf": "false",
+    "core.sparseCheckout": "false",  # of the user's checkout; a workspace is whole
+    "core.splitIndex": "false",
+    "core.trustctime": "true",
+    "core.untrackedCache": "false",
     "gc.auto": "0",
     "maintenance.auto": "false",
     "merge.autoStash": "false",
@@ -88,6 +94,12 @@ class Git:
         self.private = tuple(private)
         self.index: Path | None = None
         self._guards: dict[str, str] | None = None
+
+    def at(self, directory: Path, tree: Path) -> Git:
+        """Another work tree of the same repository, whose configuration is not asked for again."""
+        other = Git(self.common, directory=directory, tree=tree, private=self.private)
+        other._guards = self._guards
+        return other
 
     def with_index(self, index: Path) -> Git:
         """The same place with another index, which leaves the real one alone."""

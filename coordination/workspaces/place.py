@@ -17,6 +17,7 @@ from pathlib import Path
 from coordination.errors import Refused, UsageError
 from coordination.files import make_directory
 from coordination.locks import exclusive
+from coordination.model.runs import Pooling
 from coordination.workspaces.git import Git, clear_locks
 
 LANDING = ".landing"  # begins with a dot, as no task id does
@@ -31,16 +32,22 @@ class Place:
     common: Path
     state: Path
     private: tuple[str, ...] = ()  # paths that set-up copies or makes: never committed, never kept
+    pooling: Pooling | None = None  # None: trees are neither taken from the pool nor given to it
 
     @property
     def git(self) -> Git:
         """The repository without a tree: objects and refs."""
-        return Git(self.common)
+        return Git(self.common, private=self.private)
 
     @property
     def workspaces(self) -> Path:
         """Where the worktrees are."""
         return self.state / "agent_workspaces"
+
+    @property
+    def pool(self) -> Path:
+        """Where the trees of earlier worktrees wait; no run's sandbox lets it in there."""
+        return self.state / "pool"
 
     def path(self, name: str) -> Path:
         """The directory of a workspace. Raises UsageError for a name that could lead elsewhere."""

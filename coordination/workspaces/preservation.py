@@ -110,6 +110,8 @@ def _add_everything(git: Git, *, ignored: bool) -> list[str]:
         asked = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", ":/", *_around(lent))
         candidates += git.run(*asked, magic=True).names
     fitting = _fitting(git.tree, candidates)
+    # where a submodule was checked out its files take the place of the link to it
+    _update_index(git, "--force-remove", [place for place in nested if any(_is_below(name, place) for name in fitting)])
     _update_index(git, "--add", fitting)
     new = git.run(
         "diff", "--cached", "--name-only", "-z", "--diff-filter=A", "--no-renames", "HEAD", accept=(0, 128)
@@ -129,6 +131,10 @@ def _update_index(git: Git, how: str, names: Iterable[str]) -> None:
     listed = b"".join(os.fsencode(name) + b"\0" for name in names)
     if listed:
         git.run("update-index", how, "-z", "--stdin", stdin=listed)
+
+
+def _is_below(name: str, directory: str) -> bool:
+    return name.startswith(f"{directory}/")
 
 
 def _files_below(tree: Path, directory: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from coordination.errors import GitFailed, Refused
 from coordination.files import make_directory
 from coordination.model.runs import WorkspaceRequest
+from coordination.workspaces import pool
 from coordination.workspaces.git import Git, clear_locks
 from coordination.workspaces.merging import conflicts, merge_head, start_merge
 from coordination.workspaces.place import Place, forget, half_made
@@ -18,6 +19,7 @@ from coordination.workspaces.repository import resolve, shown
 _SET_UP = "coordination-set-up"
 _SPECIAL, _ESCAPED = r"([\\*?\[\] !#])", r"\\\1"  # in a pattern of names to ignore
 _REASON = "kept by coordination"  # locked: the user's own ``git worktree prune`` leaves it alone
+_FILLING = "being made by coordination"  # until its files are all there
 
 
 def ensure(place: Place, request: WorkspaceRequest, *, task: str, fresh: bool) -> Path:
@@ -45,14 +47,15 @@ def ensure_linked(place: Place, request: WorkspaceRequest) -> tuple[Git, bool]:
 
     On which commit is said only of one that was made.
     """
-    path = place.path(request.name)
+    path, git = place.path(request.name), place.git
     with place.locked("workspaces"):
-        directory, made = _recorded(place, request, path)
+        directory, made = _recorded(place, git, request, path)
+        git = git.at(directory, path)
+        if made:
+            pool.take(place, git)
     _link(place, path, directory)
     clear_locks(directory)
-    git = Git(place.common, directory=directory, tree=path, private=place.private)
-    if not (directory / "index").exists():
-        git.run("reset", "--hard", "--quiet")  # new, or killed before its files were all there
+    _fill(git)
     return git, made
 
 
@@ -110,8 +113,10 @@ def remove(place: Place, name: str, task: str) -> str | None:
             if directory is None or half_made(directory):
                 _vacate(place, path)
             else:
+                git = place.opened(path)
                 # what git ignores in the tree of a gate or a review was built there, and is nobody's work
-                kept = preserve(place, place.opened(path), task, ignored=name == task)
+                kept = preserve(place, git, task, ignored=name == task)
+                pool.give(place, git)
         place.discard(path)
         if directory is not None:
             forget(directory)
@@ -119,7 +124,7 @@ def remove(place: Place, name: str, task: str) -> str | None:
     return kept
 
 
-def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> tuple[Path, bool]:
+def _recorded(place: Place, git: Git, request: WorkspaceRequest, path: Path) -> tuple[Path, bool]:
     """Git's directory for the workspace, and whether it was made: when missing, half-made, or when its tree is gone."""
     directory = place.record(path)
     if directory is not None and not half_made(directory) and path.is_dir() and not path.is_symlink():
@@ -130,10 +135,12 @@ def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> tuple[Path
     place.forget_half_made()
     place.sweep(request.name)
     make_directory(place.workspaces)
-    start = [_branch(place, request)] if request.branch else ["--detach", resolve(place.git, request.commit)]
+    start = [_branch(git, request)] if request.branch else ["--detach", f"{request.commit}^{{commit}}"]
     try:
-        place.git.run("worktree", "add", "--no-checkout", "--lock", "--reason", _REASON, str(path), *start)
+        git.run("worktree", "add", "--no-checkout", "--lock", "--reason", _FILLING, str(path), *start)
     except GitFailed as error:
+        if not request.branch:
+            resolve(git, request.commit)
         raise Refused(f"git cannot make the workspace {path}: {error.stderr}") from error
     made = place.record(path)
     if made is None:
@@ -141,11 +148,27 @@ def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> tuple[Path
     return made, True
 
 
-def _branch(place: Place, request: WorkspaceRequest) -> str:
+def _fill(git: Git) -> None:
+    """Check out the files of a workspace that is new, or was killed before they were all there."""
+    locked, filled = git.directory / "locked", (git.directory / "index").exists()
+    if not locked.exists() or locked.read_text().strip() != _FILLING:
+        if not filled:
+            git.run("read-tree", "HEAD")  # somebody removed it: the files are for the caller to keep
+        return
+    if not filled:
+        git.run("read-tree", "--reset", "-u", "HEAD")
+    locked.write_text(_REASON)
+
+
+def _branch(git: Git, request: WorkspaceRequest) -> str:
     """The branch, made at the base when it is missing; without ``worktree add -b``, which writes to the config."""
     name = f"refs/heads/{request.branch}"
-    if place.git.commit_at(name) is None:
-        place.git.set_ref(name, resolve(place.git, request.base), "", reason="task started")
+    if git.commit_at(name) is None:
+        try:
+            git.set_ref(name, f"{request.base}^{{commit}}", "", reason="task started")
+        except GitFailed:
+            resolve(git, request.base)
+            raise
     return request.branch
 
 

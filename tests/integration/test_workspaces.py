@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from coordination.workspaces import (
     Workspaces,
     discover,
 )
+from coordination.workspaces.git import Git, Result
 
 INTEGRATION = "coordination/integration"
 TRAILERS = {"Coordination-Task": "T", "Coordination-Run": "T.1.work", "Coordination-Role": "blue"}
@@ -204,6 +206,36 @@ def test_sixteen_processes_make_sixteen_workspaces_at_once(scene: Scene) -> None
         path = scene.workspaces.path(f"T{number}")
         assert (path / "story.txt").read_text() == "one\ntwo\nthree\n"
         assert git(path, "symbolic-ref", "HEAD") == f"refs/heads/coordination/task/T{number}"
+
+
+def test_a_workspace_takes_few_calls_of_git(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs some milliseconds in every run: what is known already is not asked for again."""
+    calls: list[str] = []
+    run = Git.run
+
+    def noted(self: Git, *arguments: str, **options: Any) -> Result:
+        calls.append(arguments[0])
+        return run(self, *arguments, **options)
+
+    monkeypatch.setattr(Git, "run", noted)
+    making = ["worktree", "config", "read-tree"]
+    scene.workspaces.ensure(WorkspaceRequest(name="T.1.gate", commit=scene.base))
+    assert calls == making
+    calls.clear()
+    scene.workspaces.remove("T.1.gate", "T")
+    assert calls == ["rev-parse", "status", "config", "for-each-ref"]
+    calls.clear()
+    scene.workspaces.ensure(WorkspaceRequest(name="T", base=scene.base, branch="coordination/task/T"))
+    assert calls == ["rev-parse", "update-ref", *making]
+
+
+@pytest.mark.parametrize("branch", ["", "coordination/task/T"])
+def test_a_commit_that_is_not_there_is_named(scene: Scene, branch: str) -> None:
+    """Nothing is made then."""
+    absent = "0123456789" * 4
+    with pytest.raises(NotFound, match=absent):
+        scene.workspaces.ensure(WorkspaceRequest(name="T", base=absent, commit=absent, branch=branch))
+    assert (scene.workspaces.names(), scene.workspaces.broken()) == ((), ())
 
 
 def test_what_a_killed_run_left_is_kept_and_stays_unless_fresh(scene: Scene) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from coordination.errors import LockHeld
-from coordination.model.runs import GateResult, LandingRequest, WorkspaceRequest
+from coordination.model.runs import GateResult, LandingRequest, Pooling, WorkspaceRequest
 from coordination.workspaces import Workspaces
 
 INTEGRATION = "coordination/integration"
@@ -98,15 +98,22 @@ def scene(memory: Path) -> Scene:
     return made
 
 
-def cut_everywhere(scene: Scene, step: Callable[[], object], check: Callable[[], None]) -> int:
+def cut_everywhere(
+    scene: Scene,
+    step: Callable[[], object],
+    check: Callable[[], None],
+    *,
+    repeat: Callable[[], object] | None = None,
+    which: range = range(1, 1000),
+) -> int:
     """Cut the step before its first, second, … gesture; after each, repeat and check. Returns how many there were."""
     template = scene.root.with_name("template")
     shutil.copytree(scene.root, template, symlinks=True)
-    for number in range(1, 1000):
+    for number in which:
         ended = _in_child(step, number)
         assert ended in (0, CUT), f"the step failed by itself at gesture {number}"
         if ended == CUT:
-            step()
+            (repeat or step)()
         check()
         if ended == 0:
             return number - 1
@@ -257,6 +264,72 @@ def test_removing(scene: Scene) -> None:
         assert scene.preserved("T", "new.txt") == {"new\n"}
 
     assert cut_everywhere(scene, lambda: scene.workspaces.remove("T", "T"), check) >= 10
+
+
+def _recycling(scene: Scene) -> Workspaces:
+    pooling = Pooling(trees=2, bytes=1 << 30, files_min=1)
+    return Workspaces(scene.root / ".git", scene.root / ".coordination", pooling=pooling)
+
+
+def _used(scene: Scene) -> WorkspaceRequest:
+    """A workspace with work in it that no branch has, and another commit that is asked for next."""
+    (scene.root / "later.txt").write_text("later\n")
+    git(scene.root, "add", "--all")
+    git(scene.root, "rm", "--quiet", "story.txt")
+    git(scene.root, "commit", "--quiet", "--message=Later")
+    path = scene.workspaces.ensure(WorkspaceRequest(name="T", commit=scene.rev("main~1")))
+    (path / "story.txt").write_text("changed\n")
+    (path / "new.txt").write_text("new\n")
+    (path / "deep").mkdir()
+    (path / "deep/er.txt").write_text("deeper\n")
+    return WorkspaceRequest(name="U", commit=scene.rev("main"))
+
+
+def _check_recycled(scene: Scene, path: Path, names: set[str]) -> None:
+    assert {entry.name for entry in path.iterdir()} == {".git", *names}
+    assert git(path, "status", "--porcelain", "--ignored") == ""
+    assert git(path, "ls-files").split() == sorted(names)
+    assert "changed\n" in scene.preserved("T", "story.txt")
+    assert scene.preserved("T", "new.txt") == {"new\n"}
+    assert scene.preserved("T", "deep/er.txt") == {"deeper\n"}
+    assert git(scene.root, "worktree", "list", "--porcelain").count("worktree ") == 2
+    assert [entry.name for entry in (scene.root / ".git/worktrees").iterdir()] == [path.name]
+    assert list((scene.root / ".coordination/agent_workspaces/.trash").iterdir()) == []
+
+
+def test_passing_a_tree_on(scene: Scene, tier: int, seed: int) -> None:
+    """However it was cut: all of the one workspace is kept, nothing of it is in the other one, nothing is left over."""
+    wanted = _used(scene)
+    workspaces = _recycling(scene)
+
+    def step() -> None:
+        workspaces.remove("T", "T")
+        workspaces.ensure(wanted)
+
+    def check() -> None:
+        _check_recycled(scene, workspaces.path("U"), {"later.txt"})
+        pool = scene.root / ".coordination/pool"
+        left = {entry.name for entry in pool.iterdir()} if pool.is_dir() else set()
+        # a repeat that had nothing to take has not looked; whoever gives or takes next removes it
+        workspaces.remove("U", "U")
+        assert {entry.name for entry in pool.iterdir()} <= {"1", "2"}, left
+
+    which = range(1, 1000) if tier > 1 else range(1 + seed % 3, 1000, 3)  # every day another third of them
+    assert cut_everywhere(scene, step, check, which=which) >= 30
+
+
+def test_a_workspace_that_is_wanted_again_while_its_tree_is_passed_on(scene: Scene, tier: int, seed: int) -> None:
+    """However its removal was cut, it is made again, and holds its commit and nothing else."""
+    _used(scene)
+    workspaces = _recycling(scene)
+    again = WorkspaceRequest(name="T", commit=scene.rev("main~1"))
+
+    def check() -> None:
+        _check_recycled(scene, workspaces.ensure(again), {"story.txt"})
+
+    which = range(1, 1000) if tier > 1 else range(1 + seed % 3, 1000, 3)
+    cuts = cut_everywhere(scene, lambda: workspaces.remove("T", "T"), check, repeat=lambda: None, which=which)
+    assert cuts >= 20
 
 
 def test_a_landing_waits_for_another_and_says_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
