@@ -11,17 +11,34 @@ from pathlib import Path
 
 from coordination.model.runs import DiffStat, LandingRequest, WorkspaceRequest
 from coordination.workspaces import audit as auditing
-from coordination.workspaces import commits, landing, objects, phantoms, preservation, repository, traces, trees
+from coordination.workspaces import (
+    checkout,
+    commits,
+    containment,
+    landing,
+    objects,
+    phantoms,
+    preservation,
+    repository,
+    restoring,
+    traces,
+    trees,
+)
 from coordination.workspaces.audit import Outside
+from coordination.workspaces.checkout import Bringing
 from coordination.workspaces.landing import Gates, LandingResult
 from coordination.workspaces.place import Place
 from coordination.workspaces.refusals import HeadMoved, NestedRepository, UnresolvedConflict
 from coordination.workspaces.repository import Repository, discover, version
+from coordination.workspaces.restoring import Kept
 from coordination.workspaces.traces import LogTrace
+from coordination.workspaces.user import UserGit
 
 __all__ = [
+    "Bringing",
     "Gates",
     "HeadMoved",
+    "Kept",
     "LandingResult",
     "LogTrace",
     "NestedRepository",
@@ -104,6 +121,19 @@ class Workspaces:
         """The refs that keep what was in a task's workspaces, oldest first."""
         return preservation.preserved(self._git, task)
 
+    def kept(self, task: str) -> tuple[Kept, ...]:
+        """What these refs hold, and since when."""
+        return restoring.kept(self._git, task)
+
+    def restore(self, commit: str, root: Path, *, directory: Path | None, branch: str) -> None:
+        """Bring back what is kept: as plain files, as a branch, or with both as a worktree. Raises Refused."""
+        if directory is None:
+            restoring.to_branch(self._git, commit, branch)
+        elif branch:
+            restoring.to_worktree(self._place, root, commit, directory, branch)
+        else:
+            restoring.to_directory(self._place, commit, directory)
+
     def remove(self, name: str, task: str) -> str | None:
         """Preserve, then remove. Returns the ref, None when there was nothing to keep."""
         return trees.remove(self._place, name, task)
@@ -130,7 +160,33 @@ class Workspaces:
         """The merge on the branch that took this commit in."""
         return landing.landed(self._git, commit, self.resolve(f"refs/heads/{branch}"))
 
+    # --- the user's checkout
+
+    def survey_checkout(self, root: Path, *, target: str, integration: str) -> Bringing:
+        """What bringing the integration branch to the user's would do now; changes nothing."""
+        return checkout.survey(self._place, root, target=target, integration=integration)
+
+    def bring(self, root: Path, *, target: str, integration: str) -> Bringing:
+        """Fast-forward the user's branch, in the checkout too if it is there. Only when a person asks."""
+        return checkout.bring(self._place, root, target=target, integration=integration)
+
+    def push(self, root: Path, remote: str, branch: str) -> None:
+        """Push a branch as the user would. Only when a person asks. Raises GitFailed."""
+        UserGit(self._place.common, root).push(remote, f"refs/heads/{branch}:refs/heads/{branch}")
+
+    def remote_of(self, root: Path, branch: str) -> str:
+        """The remote that a branch of the user's is kept at; "" when there is none."""
+        return UserGit(self._place.common, root).remote_of(branch)
+
     # --- reading
+
+    def first_parents(self, old: str, new: str) -> tuple[tuple[str, str], ...]:
+        """What one branch gained, oldest first: commits along the first parents, with their subjects."""
+        return objects.first_parents(self._git, old, new)
+
+    def contained(self, commit: str, branch: str) -> str:
+        """How a branch (a commit) has what a commit brought: merged, same, squashed, rebased; "" when it has not."""
+        return containment.contained(self._git, commit, branch)
 
     def diff_stat(self, base: str, commit: str) -> DiffStat:
         """How large a change is."""
