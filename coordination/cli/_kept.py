@@ -25,7 +25,8 @@ def describe(task: str, kept: Sequence[Kept]) -> Iterator[str]:
     from coordination.views import moment
 
     for one in kept:
-        yield f"{one.ref}  {moment(one.at)}, of workspace {one.workspace}: {_holds(one)}"
+        whose = f"of workspace {one.workspace}" if one.workspace else "of its branch"
+        yield f"{one.ref}  {moment(one.at)}, {whose}: {_holds(one)}"
         yield f"    coord restore {task} --ref {one.number} --to DIRECTORY"
 
 

@@ -6,7 +6,8 @@ checkout, index, branches, configuration and hooks are never touched, but for on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from coordination.model.runs import DiffStat, LandingRequest, WorkspaceRequest
@@ -21,6 +22,7 @@ from coordination.workspaces import (
     preservation,
     repository,
     restoring,
+    sweeping,
     traces,
     trees,
 )
@@ -31,6 +33,7 @@ from coordination.workspaces.place import Place
 from coordination.workspaces.refusals import HeadMoved, NestedRepository, UnresolvedConflict
 from coordination.workspaces.repository import Repository, discover, version
 from coordination.workspaces.restoring import Kept
+from coordination.workspaces.sweeping import Ref
 from coordination.workspaces.traces import LogTrace
 from coordination.workspaces.user import UserGit
 
@@ -43,6 +46,7 @@ __all__ = [
     "LogTrace",
     "NestedRepository",
     "Outside",
+    "Ref",
     "Repository",
     "UnresolvedConflict",
     "Workspaces",
@@ -134,9 +138,9 @@ class Workspaces:
         else:
             restoring.to_directory(self._place, commit, directory)
 
-    def remove(self, name: str, task: str) -> str | None:
-        """Preserve, then remove. Returns the ref, None when there was nothing to keep."""
-        return trees.remove(self._place, name, task)
+    def remove(self, name: str, task: str, needed: Callable[[], str] = str) -> str | None:
+        """Preserve, then remove, unless it is ``needed``. Returns the ref, None when there was nothing to keep."""
+        return trees.remove(self._place, name, task, needed)
 
     def names(self) -> tuple[str, ...]:
         """The workspaces whose directories are there."""
@@ -149,6 +153,32 @@ class Workspaces:
     def discard(self, path: Path) -> None:
         """Remove a directory of the state directory, whatever its modes and its depth; never in part in its place."""
         self._place.discard(path)
+
+    # --- what may go
+
+    def task_branches(self) -> tuple[Ref, ...]:
+        """The branches that tasks work on."""
+        return sweeping.task_branches(self._git)
+
+    def preserved_refs(self) -> tuple[Ref, ...]:
+        """What was kept of all workspaces."""
+        return sweeping.preserved_refs(self._git)
+
+    def landed_content(self, commit: str, branches: Sequence[str]) -> str:
+        """How one of the branches (commits) has what this commit and those before it brought; "" when none has."""
+        return sweeping.landed_content(self._git, commit, branches)
+
+    def drop_branch(self, ref: Ref, content: str, *, needed: Callable[[], str]) -> str | None:
+        """Remove a task's branch, keeping first what is nowhere else. Raises Refused while it is needed, Conflict."""
+        return sweeping.drop_branch(self._place, ref, content, needed=needed)
+
+    def drop_preserved(self, ref: Ref, *, needed: Callable[[], str]) -> None:
+        """Let go of what was kept under a ref. Raises Refused while it is needed, Conflict."""
+        sweeping.drop_preserved(self._place, ref, needed=needed)
+
+    def sweeping(self) -> AbstractContextManager[None]:
+        """Be the only one who lets go of things. Raises LockHeld at once."""
+        return self._place.locked("sweeping", 0.0)
 
     # --- landing
 

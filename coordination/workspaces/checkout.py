@@ -311,6 +311,14 @@ def _branch_of(directory: Path) -> str:
     return said.removeprefix("ref: ") if said.startswith("ref: ") else ""
 
 
+def checked_out(place: Place, ref: str) -> str:
+    """Where a branch (its full name) is checked out; "" when it is nowhere."""
+    if _branch_of(place.common) == ref:
+        return "the main worktree"
+    linked = (path.parent for path in sorted((place.common / "worktrees").glob("*/HEAD")))
+    return next((str(_tree(directory)) for directory in linked if _branch_of(directory) == ref), "")
+
+
 def _tree(directory: Path) -> Path:
     """The worktree that one of git's directories belongs to."""
     said = os.fsdecode((directory / "gitdir").read_bytes()).strip("\n")

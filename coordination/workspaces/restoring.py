@@ -25,6 +25,7 @@ from coordination.workspaces.user import UserGit
 
 NAMES_MAX = 5
 _LOCK_SECONDS = 30.0
+_TITLE = "What was in workspace "
 _LEFT_OUT = "Not kept, for size or because it may be secret:"
 
 
@@ -35,12 +36,12 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     commit: str
     at: float  # when it was kept
-    workspace: str
+    workspace: str  # "": the commits of a branch that was removed
     base: str  # where the workspace's HEAD was; "" when it had none
     files: int  # that differ from it
     bytes: int  # in these
     names: tuple[str, ...]  # the first of them
-    commits: int  # before it, on no branch
+    commits: int  # on no branch
     left_out: tuple[str, ...] = ()  # what was too large, or may be secret
 
 
@@ -87,15 +88,17 @@ def _kept(git: Git, ref: str) -> Kept:
     commit, at, parents, message = said.split("\0")
     base = parents.partition(" ")[0]
     names, objects = _changed(git, base, commit)
-    before = git.text("rev-list", "--count", base, "--not", "--branches") if base else "0"
     lines = message.strip().split("\n")
+    workspace = lines[0].removeprefix(_TITLE) if lines[0].startswith(_TITLE) else ""
+    last = base if workspace else commit  # what was made to keep a workspace is nobody's commit
+    before = git.text("rev-list", "--count", last, "--not", "--branches") if last else "0"
     left_out = lines[lines.index(_LEFT_OUT) + 1 :] if _LEFT_OUT in lines else []
     return Kept(
         ref=ref,
         number=int(ref.rpartition("/")[2]),
         commit=commit,
         at=float(at),
-        workspace=lines[0].rpartition(" ")[2],
+        workspace=workspace,
         base=base,
         files=len(names),
         bytes=_size(git, objects),

@@ -20,6 +20,7 @@ CONTEXT = click.Context(cli.group)
 OPTIONS = {
     "approve": [],
     "cancel": ["--reason"],
+    "gc": ["--apply", "--forget", "--json"],
     "init": [],
     "land": ["--dry-run", "--json", "--now", "--pr"],
     "log": ["--follow", "--json", "--since", "--task"],
