@@ -180,6 +180,15 @@ class Workspaces(Section, frozen=True, kw_only=True):
     pool_files_min: WholeNumber = 2000  # a smaller tree is made as quickly as it is recycled
 
 
+class Keep(Section, frozen=True, kw_only=True):
+    """How long what ended tasks left is kept."""
+
+    days: NotNegative = 14.0  # workspaces, sessions, transcripts, branches that landed; after the task ended
+    gib: NotNegative = 20.0  # of workspaces, sessions and transcripts; beyond it the oldest go sooner; 0: no limit
+    preserved_days: NotNegative = 90.0  # what is nowhere else; after that only if a person says so
+    by_itself: bool = True  # whether a supervisor at rest lets go of what is safe to let go
+
+
 class RoleSettings(Section, frozen=True, kw_only=True):
     """Overrides for one role."""
 
@@ -210,6 +219,7 @@ class Settings(Section, frozen=True, kw_only=True):
     supervisor: Supervisor = Supervisor()
     agents: Agents = Agents()
     workspaces: Workspaces = Workspaces()
+    keep: Keep = Keep()
     roles: dict[str, RoleSettings] = {}
     environment: Environment = Environment()
     gate_slots: Count = 2
@@ -343,6 +353,17 @@ target = {TARGET}
 #pool = 2
 #pool_gib = 4.0
 #pool_files_min = 2000
+
+# How long what ended tasks left is kept; see docs/keeping.md. What is unmerged, or of a task that has not ended, stays.
+[keep]
+# Workspaces, sessions and transcripts, and branches that have landed.
+#days = 14.0
+# Beyond so many GiB of workspaces, sessions and transcripts the oldest go sooner; 0 is no limit.
+#gib = 20.0
+# What is kept under a ref and is nowhere else goes after so many days only if you say so: coord gc --apply --forget.
+#preserved_days = 90.0
+# A supervisor at rest lets go of workspaces of landed tasks, and of old transcripts and sessions.
+#by_itself = true
 
 # Overrides for a role, one table each.
 # [roles.blue]

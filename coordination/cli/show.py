@@ -9,6 +9,7 @@ import click
 
 from coordination.cli._command import json_option, verb
 from coordination.cli._decision import hint_without_supervisor
+from coordination.cli._kept import describe, rows
 from coordination.cli._session import Session
 from coordination.cli._terminal import dollars, emit, say, tell
 
@@ -38,10 +39,16 @@ def command(session: Session, name: str, as_json: bool) -> None:
             _tell_run(run, "")
         return
     task = _task(coordinator, state, name)
+    kept = coordinator.workspaces.kept(task["task"])
     if as_json:
-        emit(task)
+        emit(task | {"kept": rows(kept)})
         return
     _tell_task(task)
+    if kept:
+        say()
+        say("Kept of its workspaces:")
+    for line in describe(task["task"], kept):
+        say(f"  {line}", whole=True)
     if not state.find(name).status.ended:
         hint_without_supervisor(coordinator)
 
@@ -88,7 +95,6 @@ def _tell_task(task: dict[str, Any]) -> None:
         ("commit", task["commit"]),
         ("merge", task["merge"]),
         ("workspace", task["workspace"]),
-        ("preserved", " ".join(task["preserved"])),
     )
     _tell_evidence(task)
     for run in task["runs"]:

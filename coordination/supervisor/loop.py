@@ -30,6 +30,7 @@ from coordination.model.tasks import Status
 from coordination.planning.plan import plan
 from coordination.supervisor.acting import Actor
 from coordination.supervisor.children import Children
+from coordination.supervisor.collecting import Collector
 from coordination.supervisor.observing import Observer
 from coordination.supervisor.wakeups import Wakeups
 from coordination.workspaces import Standing
@@ -73,6 +74,7 @@ class Supervisor:
         self._children = Children(self._wake)
         self._observer = Observer(coordinator, self._children, self._mark)
         self._actor = Actor(coordinator, self._children, self._mark)
+        self._collector = Collector(coordinator)
         self._signals = 0
         self._wakeups: Wakeups | None = None
         self._noted: tuple[int, float] = (-1, 0.0)
@@ -97,6 +99,7 @@ class Supervisor:
                     pass
                 return self._end()
             finally:
+                self._collector.end()
                 if self._wakeups is not None:
                     self._wakeups.stop()
 
@@ -330,6 +333,8 @@ class Supervisor:
         poll = self.coordinator.settings.supervisor.poll_seconds
         runs = self.coordinator.store.state.live_runs()
         self._tidy(running=bool(runs))
+        if not runs:
+            self._collector.look()
         busy = any(self._pressing(run) for run in runs) or self._unjudged()
         assert self._wakeups is not None
         self._wakeups.wait(min(poll, BUSY_SECONDS) if busy else poll)

@@ -73,6 +73,11 @@ def branch(task: str) -> str:
     return f"coordination/task/{task}"
 
 
+def session_of(coordinator: Coordinator, run: Run) -> str:
+    """The session that a run begins or goes on with; what it keeps is in the directory of that name."""
+    return str(uuid.uuid5(uuid.UUID(coordinator.store.log.uuid), run.continues or run.id))
+
+
 def build(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
     """Everything the worker of a run may know."""
     request = _frame(coordinator, task, run)
@@ -224,7 +229,7 @@ def _agent(
     schema: dict[str, Any] | None = None,
 ) -> AgentRequest:
     state, settings = coordinator.home.state, coordinator.settings
-    session = str(uuid.uuid5(uuid.UUID(coordinator.store.log.uuid), run.continues or run.id))
+    session = session_of(coordinator, run)
     override = settings.roles.get(role.name)
     told = (
         f"{role.instructions}\n\n# The repository's own CLAUDE.md\n\n{instructions}"

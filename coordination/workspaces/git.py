@@ -184,6 +184,16 @@ class Git:
             lock.unlink(missing_ok=True)
             self.run("update-ref", "-m", f"coordination: {reason}", name, new, *expected)
 
+    def drop_ref(self, name: str, old: str) -> None:
+        """Remove a ref of ours that is at ``old``. Raises Conflict when it is not."""
+        try:
+            self.run("update-ref", "-d", name, old)
+        except GitFailed as error:
+            found = self.commit_at(name) or ""
+            if found != old:
+                raise Conflict(f"{name} is at {found or 'nothing'}, expected {old}", head=0) from error
+            raise
+
     def make_commit(self, tree: str, parents: Sequence[str], message: str, *, dated_like: str | None = None) -> str:
         """Write a commit object; nothing points to it yet."""
         named = [argument for parent in parents for argument in ("-p", parent)]

@@ -101,6 +101,14 @@ def exists_at(git: Git, commit: str, paths: Iterable[str]) -> set[str]:
     return {path for path, answer in zip(asked, answers, strict=True) if not answer.endswith(b" missing")}
 
 
+def first_parents(git: Git, old: str, new: str) -> tuple[tuple[str, str], ...]:
+    """What one branch gained, oldest first: commits along the first parents, with their subjects."""
+    how = ("--no-show-signature", "--first-parent", "--reverse", "--format=%H %s")
+    listed = git.text("log", *how, f"{old}..{new}", "--")
+    rows = (line.partition(" ") for line in listed.split("\n") if line)
+    return tuple((commit, shown([subject])[0]) for commit, _, subject in rows)
+
+
 def _plain(path: str) -> bool:
     parts = PurePosixPath(path).parts
     absolute = path.startswith("/") or "\0" in path

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -188,11 +188,21 @@ def _named(git: Git, task: str, tree: str, parents: list[str], message: str) -> 
     for name in names:  # the same again, after a kill: one ref is enough
         if git.text("log", "-1", "--format=%T %P", name) == f"{tree} {' '.join(parents)}":
             return name
-    commit = git.make_commit(tree, parents, message)
+    return _numbered(git, task, names, git.make_commit(tree, parents, message), f"kept {git.tree.name}")
+
+
+def keep_commit(git: Git, task: str, commit: str) -> str:
+    """Keep a commit, and all before it, under a ref of its task; which one."""
+    names = preserved(git, task)
+    known = next((name for name in names if git.is_ancestor(commit, name)), None)
+    return known or _numbered(git, task, names, commit, "kept before its branch was removed")
+
+
+def _numbered(git: Git, task: str, names: Sequence[str], commit: str, reason: str) -> str:
     number = int(names[-1].rpartition("/")[2]) + 1 if names else 1
     while True:
         try:
-            git.set_ref(f"refs/coordination/preserved/{task}/{number}", commit, "", reason=f"kept {git.tree.name}")
+            git.set_ref(f"refs/coordination/preserved/{task}/{number}", commit, "", reason=reason)
         except Conflict:
             number += 1
         else:

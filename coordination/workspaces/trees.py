@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from coordination.errors import GitFailed, Refused
@@ -103,11 +104,17 @@ def bring_in(place: Place, git: Git, commit: str, task: str) -> tuple[str, ...]:
     return shown(conflicts(git, head, commit).files)
 
 
-def remove(place: Place, name: str, task: str) -> str | None:
-    """Keep what is in the workspace, then remove it. Returns the ref that keeps it, None when there was nothing."""
+def remove(place: Place, name: str, task: str, needed: Callable[[], str] = str) -> str | None:
+    """Keep what is in the workspace, then remove it. Returns the ref that keeps it, None when there was nothing.
+
+    ``needed`` is asked under the lock that every run makes its workspace under: why it must stay, or "".
+    """
     path = place.path(name)
     kept = None
     with place.locked("workspaces"):
+        why = needed()
+        if why:
+            raise Refused(f"workspace {name} stays: {why}")
         directory = place.record(path)
         if path.is_dir() and not path.is_symlink():
             if directory is None or half_made(directory):
