@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from coordination.testing.stage import Stage
+from coordination.testing.stage import FILES, Stage
 
 JSON = Any
 
@@ -72,7 +72,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
             "retry": {"backoff_seconds": 0.05},
             **settings,
         }
-        stages.append(Stage(tmp_path / "stage", settings=tables, **({"files": files} if files else {})).build())
+        stages.append(Stage(tmp_path / "stage", settings=tables, files=files or FILES).build())
         return stages[-1]
 
     yield one
