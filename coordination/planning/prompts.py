@@ -12,6 +12,8 @@ from coordination.model.events import RequeueReason
 from coordination.model.runs import CONFLICTED_FILES, GateResult
 from coordination.model.state import Run, Task
 
+FAILURE_SHOWN = 2000
+
 _MEANING = {
     "failure": "The previous attempt did not count",
     "rejected": "A reviewer rejected the previous commit; answer every finding",
@@ -116,10 +118,17 @@ def review(task: Task, run: Run, *, diff: str, gates: Sequence[GateResult], cont
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _gate(gate: GateResult) -> str:
+    if gate.flaky:
+        printed = fenced(gate.failures[-1].output[-FAILURE_SHOWN:])
+        return f"passed only at try {len(gate.failures) + 1}; before that it printed:\n{printed}"
+    return "passed" if gate.passed else f"exited {gate.exit_code}"
+
+
 def _gates(gates: Sequence[GateResult]) -> str:
     if not gates:
         return "No gates ran on this commit: be twice as careful."
-    lines = [f"- {gate.gate}: {'passed' if gate.passed else f'exited {gate.exit_code}'}" for gate in gates]
+    lines = [f"- {gate.gate}: {_gate(gate)}" for gate in gates]
     return "Gates on this commit:\n" + "\n".join(lines)
 
 

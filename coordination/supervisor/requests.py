@@ -18,6 +18,7 @@ from coordination.model.runs import (
     AgentRequest,
     Confinement,
     GateCommand,
+    GateResult,
     LandingRequest,
     Purpose,
     RunRequest,
@@ -283,10 +284,14 @@ def _gates(coordinator: Coordinator, task: Task, names: tuple[str, ...]) -> tupl
     )
 
 
+def _said(gate: GateResult) -> str:
+    return "flaky" if gate.flaky else "passed" if gate.passed else str(gate.exit_code)
+
+
 def _landing(coordinator: Coordinator, task: Task, run: Run) -> LandingRequest:
     evidence = task.evidence
     assert evidence is not None
-    gates = ", ".join(f"{gate.gate}={'passed' if gate.passed else gate.exit_code}" for gate in evidence.gates)
+    gates = ", ".join(f"{gate.gate}={_said(gate)}" for gate in evidence.gates)
     return LandingRequest(
         commit=run.commit,
         branch=coordinator.settings.git.integration,
