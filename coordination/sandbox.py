@@ -40,6 +40,7 @@ _BASE = (
     *("--unshare-cgroup-try", "--cap-drop", "ALL", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
 )
 _NO_NETWORK = "--unshare-net"
+_HIDES = ("--tmpfs", "/tmp", "--remount-ro", "/tmp")  # noqa: S108 - tried there, used everywhere
 _PROBE_SECONDS = 10.0
 _END_SECONDS = 10.0
 _STATUS_BYTES_MAX = 64 * 1024
@@ -80,7 +81,7 @@ def find(path: str) -> str:
         return ""
     try:
         tried = subprocess.run(
-            [program, *_BASE, _NO_NETWORK, "--", true],
+            [program, "--json-status-fd", "2", *_BASE, _NO_NETWORK, *_HIDES, "--", true],
             env={},
             stdin=subprocess.DEVNULL,
             capture_output=True,

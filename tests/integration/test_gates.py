@@ -146,6 +146,8 @@ def test_a_landing_with_the_same_files_runs_no_gate_again(make: Make, oracle: Or
     (gate,) = merged["gates"]
     assert (gate["commit"], gate["exit_code"]) == (merged["merge"], 0)
     assert (gate.get("cached"), oracle.asked) == (("T.2.gate", 1) if kept else (None, 2))
+    results = json.loads(stage.coord("status", "--json"))["gate_results"]
+    assert results == {"run": oracle.asked, "cached": int(kept), "flaky": 0}
     assert ("as in T.2.gate" in stage.coord("show", "T")) == kept
 
 
