@@ -183,9 +183,10 @@ def _restored(entry: Path, key: str, workspace: Path) -> bool:
                 break
             for mention in kept.mentions[number]:
                 _rename_within(target / mention, kept.workspace, str(workspace))
-        # it is moved away before it is removed: if it is still in its place, the copies are whole
-        if len(done) == len(kept.directories) and os.path.samestat(os.fstat(held), entry.stat()):
-            return True
+        else:
+            # it is moved away before it is removed: if it is still in its place, the copies are whole
+            if os.path.samestat(os.fstat(held), entry.stat()):
+                return True
     except (OSError, msgspec.MsgspecError, ValueError):
         pass
     finally:

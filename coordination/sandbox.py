@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
+import select
 import shutil
 import signal
 import subprocess
@@ -38,7 +40,11 @@ _BASE = (
     *("--unshare-cgroup-try", "--cap-drop", "ALL", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
 )
 _NO_NETWORK = "--unshare-net"
+_HIDES = ("--tmpfs", "/tmp", "--remount-ro", "/tmp")  # noqa: S108 - tried there, used everywhere
 _PROBE_SECONDS = 10.0
+_END_SECONDS = 10.0
+_STATUS_BYTES_MAX = 64 * 1024
+_FIRST_PROCESS = re.compile(rb'"child-pid": *([0-9]+)')
 _SIGNALLED = 128  # and the signal's number, as the shell has it
 _HIDDEN, _SHOWN, _WRITABLE = range(3)
 
@@ -75,7 +81,7 @@ def find(path: str) -> str:
         return ""
     try:
         tried = subprocess.run(
-            [program, *_BASE, _NO_NETWORK, "--", true],
+            [program, "--json-status-fd", "2", *_BASE, _NO_NETWORK, *_HIDES, "--", true],
             env={},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -160,7 +166,7 @@ def _mounts(walls: Walls, temporary: Path | None, needed: Collection[str]) -> li
 
 
 def _needed(argv: Sequence[str], path: str, directory: Path) -> list[str]:
-    """Where its programs are: it may be that they lie in a hidden place, as they do in many containers."""
+    """What the command names, and where programs are: some of that may lie in a hidden place."""
     program = shutil.which(argv[0], path=path) if os.sep not in argv[0] else os.path.join(directory, argv[0])  # noqa: PTH118
     named = [word for word in argv[1:] if word.startswith("/")]
     return [*path.split(os.pathsep), *([program] if program else []), *named]
@@ -173,7 +179,7 @@ def _shown_for(needed: Collection[str], temporary: Collection[str], closed: Coll
                 if _inside(place, [root]):
                     # a directory of programs is of no use without what lies beside it
                     yield f"{root}/{Path(place).relative_to(root).parts[0]}"
-            if _inside(place, [root for root in closed if root in _SOCKETS]):
+            if _inside(place, [root for root in closed if root not in temporary]):
                 yield place
 
 
@@ -214,16 +220,37 @@ def _run_within(
         raise Unsuitable(f"the sandbox {walls.program} cannot be started: {error}. Run: coord doctor") from error
     finally:
         os.close(theirs)
-    with open(ours, "rb") as status:  # noqa: PTH123 - a descriptor
+    try:
         code = _wait(process, timeout_seconds, log)
-        # it says so only of a command that was begun
-        begun = code in (0, TIMED_OUT) or code > _SIGNALLED or b'"exit-code"' in status.read()
-    if begun:
+        os.set_blocking(ours, False)
+        status = b""
+        with contextlib.suppress(BlockingIOError):
+            status = os.read(ours, _STATUS_BYTES_MAX)
+    finally:
+        os.close(ours)
+    _wait_for_the_rest(status)
+    # it tells an exit code only of a command that was begun
+    if code in (0, TIMED_OUT) or code > _SIGNALLED or b'"exit-code"' in status:
         return code
     said = _tail(log, before)
     if "execvp" in said:
         return NOT_RUNNABLE
     raise Unsuitable(f"the sandbox cannot be made: {said.strip()[-500:]}. Run: coord doctor")
+
+
+def _wait_for_the_rest(status: bytes) -> None:
+    """Until the first process of the namespace is gone: the system ends all the others before that."""
+    first = _FIRST_PROCESS.search(status)
+    if first is None:
+        return
+    try:
+        descriptor = os.pidfd_open(int(first[1]))
+    except ProcessLookupError:
+        return
+    try:
+        select.select([descriptor], [], [], _END_SECONDS)
+    finally:
+        os.close(descriptor)
 
 
 def _run_plainly(

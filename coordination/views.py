@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from coordination.model.endings import kind_of
 from coordination.model.experience import shares
 from coordination.model.facts import Facts
 from coordination.model.money import day_of
-from coordination.model.runs import Purpose
+from coordination.model.runs import GateResult, Purpose
 from coordination.model.state import Run, State, Task, total
 from coordination.model.tasks import Status
 from coordination.model.waiting import hindrances, live_by_role, looks_held, order_key
@@ -187,6 +188,7 @@ def status(state: State, facts: Facts, policies: Policies, *, seq: int, supervis
         "slots": {role: {"used": lives[role], "most": facts.slots(role)} for role in roles},
         "landing": [run.id for task in tasks for run in task.live if run.purpose is Purpose.LANDING],
         "gates": list(gates),
+        "gate_results": _gate_results(state),
         "flaky": (flaky := _flaky(state)),
         "warnings": [
             *([facts.astray] if facts.astray else []),
@@ -248,16 +250,27 @@ def _money(state: State, facts: Facts) -> Row:
 def _flaky(state: State) -> list[Row]:
     """Gates that passed only when they were run again, with how often and where last."""
     found: dict[str, list[Run]] = {}
-    for task in state.tasks.values():
-        for run in task.runs:
-            for gate in run.outcome.gates if run.outcome is not None else ():
-                if gate.flaky:
-                    found.setdefault(gate.gate, []).append(run)
+    for run, gate in _judgements(state):
+        if gate.flaky:
+            found.setdefault(gate.gate, []).append(run)
     last = {gate: max(runs, key=lambda run: run.ended_at) for gate, runs in found.items()}
     return [
         {"gate": gate, "times": len(runs), "run": last[gate].id, "at": moment(last[gate].ended_at)}
         for gate, runs in sorted(found.items())
     ]
+
+
+def _gate_results(state: State) -> Row:
+    """How often gates ran, alone or on a merge, and how often what they said before was enough."""
+    results = [gate for _, gate in _judgements(state)]
+    cached = sum(1 for gate in results if gate.cached)
+    return {"run": len(results) - cached, "cached": cached, "flaky": sum(1 for gate in results if gate.flaky)}
+
+
+def _judgements(state: State) -> Iterator[tuple[Run, GateResult]]:
+    for task in state.tasks.values():
+        for run in task.runs:
+            yield from ((run, gate) for gate in (run.outcome.gates if run.outcome is not None else ()))
 
 
 def _doubts(flaky: list[Row]) -> list[str]:

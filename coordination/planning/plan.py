@@ -178,8 +178,9 @@ class _Step:
         self._take(GATE)
         name = names[0]
         settings = self.facts.settings
-        once = settings.gates.named[name].timeout_seconds + settings.setup.most_seconds
-        timeout = once * (1 + settings.gates.reruns)
+        # set-up before each try; before the first it is given to every run
+        again = settings.gates.reruns * (settings.gates.named[name].timeout_seconds + settings.setup.most_seconds)
+        timeout = settings.gates.named[name].timeout_seconds + again
         yield e.RunPlanned(
             task=task.id,
             run=task.next_run(Purpose.GATE),

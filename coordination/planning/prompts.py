@@ -230,6 +230,9 @@ def _gates(gates: Sequence[GateResult]) -> str:
 
 
 def _gate(gate: GateResult) -> str:
+    if gate.flaky:
+        printed = fenced(gate.failures[-1].output[-GATE_MAX:].strip())
+        return f"- {gate.gate}: passed only at try {len(gate.failures) + 1}; before that it printed:\n{printed}"
     how = "passed" if gate.passed else f"exited {gate.exit_code}"
     return f"- {gate.gate}: {how}" + (f"\n{fenced(gate.output[-GATE_MAX:].strip())}" if gate.output.strip() else "")
 

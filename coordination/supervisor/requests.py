@@ -22,6 +22,7 @@ from coordination.model.runs import (
     AgentRequest,
     Confinement,
     GateCommand,
+    GateResult,
     LandingRequest,
     MemberRequest,
     Pooling,
@@ -325,6 +326,10 @@ def _gates(coordinator: Coordinator, tasks: Sequence[Task], names: tuple[str, ..
     )
 
 
+def _said(gate: GateResult) -> str:
+    return "flaky" if gate.flaky else "passed" if gate.passed else str(gate.exit_code)
+
+
 def _landing(coordinator: Coordinator, task: Task, run: Run, others: Sequence[MemberRequest]) -> LandingRequest:
     own = _member(coordinator, task, run)
     return LandingRequest(
@@ -362,7 +367,7 @@ def _member(coordinator: Coordinator, task: Task, run: Run) -> MemberRequest:
 
 def trailers(task: Task, run: Run, evidence: Evidence) -> dict[str, str]:
     """What the merge says of itself, one line each; what others wrote makes no line and no trailer of its own."""
-    gates = ", ".join(f"{gate.gate}={'passed' if gate.passed else gate.exit_code}" for gate in evidence.gates)
+    gates = ", ".join(f"{gate.gate}={_said(gate)}" for gate in evidence.gates)
     plain = f", {evidence.binaries} without lines" if evidence.binaries else ""
     said = {
         "Coordination-Task": task.id,

@@ -42,6 +42,7 @@ def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits
         return None
     with _scratch(place, git.tree.name) as scratch:
         indexed = _own_index(git, scratch / "index", head)
+        _take_out_secrets(indexed, private(git))  # what was staged becomes a commit, too
         staged = indexed.run("write-tree", accept=(0, 128))  # 128: a merge is under way, nothing can be told as staged
         left_out = _add_everything(indexed, ignored=ignored)
         tree = indexed.text("write-tree")
@@ -113,14 +114,20 @@ def _add_everything(git: Git, *, ignored: bool) -> list[str]:
     # where a submodule was checked out its files take the place of the link to it
     _update_index(git, "--force-remove", [place for place in nested if any(_is_below(name, place) for name in fitting)])
     _update_index(git, "--add", fitting)
+    secrets = _take_out_secrets(git, lent)
+    kept = set(fitting) - set(secrets)
+    there = [name for name in lent if os.path.lexists(git.tree / name)]
+    return [f"{directory}/.git" for directory in nested] + sorted({*candidates, *secrets, *there} - kept)
+
+
+def _take_out_secrets(git: Git, lent: Sequence[str]) -> list[str]:
+    """Take out of the index what HEAD has not and nobody may keep; what that was."""
     new = git.run(
         "diff", "--cached", "--name-only", "-z", "--diff-filter=A", "--no-renames", "HEAD", accept=(0, 128)
     ).names
     secrets = [name for name in new if _is_secret(name) or within(name, lent)]
     _update_index(git, "--force-remove", secrets)
-    kept = set(fitting) - set(secrets)
-    there = [name for name in lent if os.path.lexists(git.tree / name)]
-    return [f"{directory}/.git" for directory in nested] + sorted({*candidates, *secrets, *there} - kept)
+    return secrets
 
 
 def _around(names: Iterable[str]) -> list[str]:

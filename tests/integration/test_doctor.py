@@ -159,3 +159,18 @@ def test_before_init_it_says_what_to_do(repository: Path, capsys: pytest.Capture
     said = capsys.readouterr().out
     assert "run `coord init`" in said
     assert not (repository / ".coordination").exists()
+
+
+def test_a_machine_on_which_gates_have_no_sandbox_is_told(
+    look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tried, not guessed from what is installed."""
+    (tmp_path / "bwrap").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("COORDINATION_CLAUDE", program(tmp_path, "exit 1"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    check = look(code=1)["sandbox of gates"]
+    assert (check["state"], check["advice"]) == (
+        "weaker",
+        "install bubblewrap, and allow unprivileged user namespaces",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socketserver
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from coordination import sandbox
 from coordination.testing.stage import FILES, Stage
 
 JSON = Any
@@ -33,6 +35,8 @@ class Oracle(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.answers = ["pass"]
         self.asked = 0
+        self.hanging = threading.Event()
+        self.hanging.set()
 
     @property
     def gate(self) -> dict[str, JSON]:
@@ -45,6 +49,7 @@ class _Answer(socketserver.BaseRequestHandler):
         oracle = self.server
         assert isinstance(oracle, Oracle)
         oracle.asked += 1
+        oracle.hanging.wait()
         self.request.sendall(oracle.answers[min(oracle.asked, len(oracle.answers)) - 1].encode())
 
 
@@ -54,6 +59,7 @@ def oracle() -> Iterator[Oracle]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
+        server.hanging.set()
         server.shutdown()
         thread.join()
 
@@ -140,6 +146,8 @@ def test_a_landing_with_the_same_files_runs_no_gate_again(make: Make, oracle: Or
     (gate,) = merged["gates"]
     assert (gate["commit"], gate["exit_code"]) == (merged["merge"], 0)
     assert (gate.get("cached"), oracle.asked) == (("T.2.gate", 1) if kept else (None, 2))
+    results = json.loads(stage.coord("status", "--json"))["gate_results"]
+    assert results == {"run": oracle.asked, "cached": int(kept), "flaky": 0}
     assert ("as in T.2.gate" in stage.coord("show", "T")) == kept
 
 
@@ -274,3 +282,68 @@ def test_a_reviewer_of_a_workspace_with_lent_files_changed_nothing(make: Make) -
     stage.drop(id="S", kind="search", prompt=f"Look.\n```script\n{script}\n```")
     stage.run()
     assert stage.show("S")["state"] == "done"
+
+
+@pytest.mark.parametrize(("wanted", "there", "said"), [("auto", 1, "works"), ("off", 1, "off"), ("auto", 0, "missing")])
+def test_status_says_whether_gates_are_confined(make: Make, tmp_path: Path, wanted: str, there: int, said: str) -> None:
+    """Loudly, when they are not although they could be."""
+    if said == "works" and not sandbox.find(os.environ["PATH"]):
+        pytest.skip("bubblewrap does not work here")
+    stage = make(agents={"backend": "scripted", "sandbox": wanted}, gates={"default": ["ok"], "ok": ["true"]})
+    if not there:
+        without_sandbox(stage, tmp_path)
+    stage.start()
+    status = stage.wait_for(lambda: guarded(stage), "supervisor that says how it guards") or {}
+    assert status["supervisor"]["guards"]["gates"] == said
+    assert ("gates run WITHOUT a sandbox" in stage.coord("status")) == (said == "missing")
+    stage.coord("stop")
+
+
+def guarded(stage: Stage) -> dict[str, JSON] | None:
+    status = json.loads(stage.coord("status", "--json"))
+    return dict(status) if status["supervisor"]["guards"] else None
+
+
+def without_sandbox(stage: Stage, directory: Path) -> None:
+    """A machine on which bubblewrap fails, as it does where user namespaces are forbidden."""
+    (directory / "bin").mkdir()
+    (directory / "bin" / "bwrap").write_text("#!/bin/sh\necho no namespaces; exit 1\n")
+    (directory / "bin" / "bwrap").chmod(0o755)
+    stage.environment["PATH"] = f"{directory / 'bin'}:{stage.environment['PATH']}"
+
+
+def test_a_required_sandbox_that_does_not_work_lets_no_gate_run(make: Make, tmp_path: Path) -> None:
+    """Tried once more, then a person is asked; the commit is not blamed."""
+    ran = tmp_path / "ran"
+    stage = make(
+        agents={"backend": "scripted", "sandbox": "require"}, gates={"default": ["t"], "t": ["touch", str(ran)]}
+    )
+    without_sandbox(stage, tmp_path)
+    drop(stage, attempts_max=3)
+    stage.run(code=1)
+    shown = stage.show("T")
+    assert (shown["state"], shown["attempts"]) == ("waiting_for_person", 0)
+    assert [run["outcome"]["code"] for run in shown["runs"]][1:] == ["Unsuitable", "Unsuitable"]
+    assert "install bubblewrap" in shown["reason"]
+    assert not ran.exists()
+
+
+def test_a_set_up_that_was_killed_is_done_again(make: Make, oracle: Oracle) -> None:
+    """Half of it is not taken for the whole."""
+    setup = {"commands": [[*oracle.gate["command"]]], "network": True}
+    stage = make(setup=setup, gates={"default": ["ok"], "ok": ["true"]})
+    oracle.hanging.clear()
+    drop(stage, attempts_max=3)
+    supervisor = stage.start("--once")
+    stage.wait_for(lambda: oracle.asked, "set-up that hangs")
+    assert stage.kill_worker("T.1.work")
+    oracle.hanging.set()
+    assert supervisor.wait(60) == 0, stage.said()
+    ended = {event["run"]: event["outcome"]["ending"] for event in stage.events("RunEnded")}
+    assert ended == {
+        "T.1.work": "crashed",
+        "T.2.work": "succeeded",
+        "T.3.gate": "succeeded",
+        "T.4.landing": "succeeded",
+    }
+    assert oracle.asked == 3, "the killed one, the one after it, and before the gate; the landing took its word"

@@ -9,7 +9,17 @@ from msgspec.structs import replace
 
 from coordination.model import commands
 from coordination.model import events as e
-from coordination.model.runs import ConflictReport, DiffStat, Ending, Finding, GateResult, Outcome, Purpose, Usage
+from coordination.model.runs import (
+    ConflictReport,
+    DiffStat,
+    Ending,
+    Finding,
+    GateResult,
+    GateTry,
+    Outcome,
+    Purpose,
+    Usage,
+)
 from coordination.model.state import Task
 from coordination.model.tasks import Kind, ReviewMode, Status, TaskSpec
 from coordination.planning.plan import plan, route
@@ -275,6 +285,33 @@ def test_gates_run_by_name_one_after_another_on_the_commit_and_before_review() -
     made.end("A", gated("unit"))
     review = made.live("A")
     assert (review.purpose, review.role, review.commit) == (Purpose.REVIEW, "red", "c1")
+
+
+def test_a_flaky_gate_and_one_that_was_not_run_are_named_in_the_evidence() -> None:
+    """They passed, and how stands in the reason that everybody reads."""
+    made = started(GATED, A=spec(gates=("types", "unit"), review=ReviewMode.NEVER))
+    made.end("A", committed())
+    flaky = GateResult(gate="types", commit="c1", exit_code=0, flaky=True, failures=(GateTry(exit_code=1),))
+    made.end("A", Outcome(ending=Ending.SUCCEEDED, gates=(flaky,)))
+    known = GateResult(gate="unit", commit="c1", exit_code=0, cached="B.2.gate")
+    made.end("A", Outcome(ending=Ending.SUCCEEDED, gates=(known,)))
+    evidence = task(made).evidence
+    assert evidence is not None
+    assert "gates passed: types (flaky: passed at try 2), unit (as in B.2.gate)" in evidence.reason
+    assert evidence.gates == (flaky, known)
+
+
+def test_a_run_that_could_not_be_set_up_is_tried_once_more_and_then_a_persons() -> None:
+    """Of a landing, too: it is no conflict, and the agent is not asked to settle one."""
+    made = started(GATED, A=spec(review=ReviewMode.NEVER))
+    made.end("A", committed())
+    made.end("A", gated())
+    for _ in range(2):
+        assert made.live("A").purpose is Purpose.LANDING
+        made.end("A", ended(Ending.CRASHED, "npm is not there", code="setup_failed"))
+        made.wait(1000.0)
+    assert (status(made, "A"), task(made).returns) == (Status.WAITING_FOR_PERSON, 0)
+    assert "npm is not there" in task(made).reason
 
 
 def test_a_failing_gate_sends_the_work_back_with_what_it_printed() -> None:
