@@ -25,7 +25,10 @@ Row = dict[str, Any]
 
 LINE_MAX = 160
 _LOSSES_MAX = 8
-_NO_GATES = "no gates by default: every change of a task that names none is reviewed; see [gates] in coordination.toml"
+_NO_GATES = (
+    "no gates by default: every change of a task that names none is reviewed, unless the task says never; see [gates] "
+    "in coordination.toml"
+)
 
 
 def moment(at: float) -> str | None:

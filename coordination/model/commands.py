@@ -87,11 +87,19 @@ def _proven(task: Task, run: Run, outcome: Outcome) -> Outcome:
     """The outcome, unless it claims a success and shows nothing for it: that is none."""
     lacking = _lacking(task, run, outcome) if outcome.ending is Ending.SUCCEEDED else ""
     if not lacking:
-        return _of_this_commit(run, outcome)
+        return _of_this_commit(run, _of_this_gate(run, outcome))
     # A landing without a word about the commit is made again; it is no return of the work.
     ending = Ending.CRASHED if run.purpose is Purpose.LANDING else Ending.FAILED
     reason = f"the run says that it succeeded but shows no {lacking}"
     return replace(outcome, ending=ending, code="unproven", reason=reason)
+
+
+def _of_this_gate(run: Run, outcome: Outcome) -> Outcome:
+    """A gate's run speaks for that gate on that commit: what else it claims to have passed, nobody asked it to run."""
+    if run.purpose is not Purpose.GATE:
+        return outcome
+    own = tuple(result for result in outcome.gates if (result.gate, result.commit) == (run.gate, run.commit))
+    return outcome if own == outcome.gates else replace(outcome, gates=own)
 
 
 def _of_this_commit(run: Run, outcome: Outcome) -> Outcome:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from coordination.supervisor.observing import NAMES_MAX
 from coordination.testing.account import replayed
 from coordination.testing.stage import FILES, PASSES, Stage
 
@@ -254,6 +255,40 @@ def test_renames_and_links_of_protected_files_are_seen(make: Make) -> None:
         stage.run(code=1)
         assert stage.show("T")["state"] == "waiting_for_person"
         assert stage.show("T")["reason"].startswith("changes protected files: .")
+
+
+def test_more_files_than_are_listed_wait_for_a_person(make: Make) -> None:
+    """The log takes a bounded number of names; any of the rest may be protected."""
+    stage = make()
+    drop(stage, {"write": {f"many/{number}.txt": "x\n" for number in range(NAMES_MAX + 3)}}, review="never")
+    stage.run(code=1)
+    shown = stage.show("T")
+    assert (shown["state"], shown["changed"]["unlisted"], len(shown["changed"]["files"])) == (
+        "waiting_for_person",
+        3,
+        NAMES_MAX,
+    )
+    assert shown["reason"].startswith(f"3 of {NAMES_MAX + 3} changed files are not listed, and any may be protected")
+    assert f"changes {NAMES_MAX + 3 - 40} more" in stage.coord("show", "T")
+
+
+def test_a_person_may_let_through_what_a_gate_failed_and_it_says_so(make: Make) -> None:
+    """The gate lacked what the user added since: it passes on the merge, and failing on the commit is on record."""
+    stage = make(gate=["test", "-e", "needed.txt"])
+    stuck = {"ending": "failed", "code": "budget_exhausted", "reason": "no money left"}
+    green = {"match": [{"contains": ["gate 'unit' exited 1"], "do": stuck}], "do": {"write": {"a.py": "a = 1\n"}}}
+    drop(stage, green)
+    stage.run(code=1)
+    assert stage.show("T")["state"] == "waiting_for_person"
+    stage.commit("needed.txt", "here it is\n")
+    stage.coord("approve", "T")
+    stage.run()
+    said = f"approved by a person ({ME}), although gate unit exited 1"
+    assert stage.show("T")["evidence"]["reason"] == said
+    assert {f"Coordination-Reason: {said}", "Coordination-Gates: unit=1"} <= {
+        *trailers(stage, stage.show("T")["merge"])
+    }
+    assert "gate unit failed with exit code 1" in stage.coord("show", "T")
 
 
 # ---- claims ----------------------------------------------------------------------------------------------------------

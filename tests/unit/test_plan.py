@@ -438,6 +438,15 @@ def test_a_verdict_that_names_no_commit_counts_for_nothing() -> None:
     assert "names no commit" in event.outcome.reason
 
 
+def test_a_verdict_of_a_log_that_named_no_commits_still_counts() -> None:
+    """It was believed when it was recorded, for the commit that the run was asked about."""
+    made = started(A=spec())
+    made.end("A", committed())
+    made.transact([e.RunEnded(task="A", run=made.live("A").id, outcome=said("approve"))])
+    made.decide()
+    assert made.live("A").purpose is Purpose.LANDING
+
+
 # ---- rules -----------------------------------------------------------------------------------------------------------
 
 
