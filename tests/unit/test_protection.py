@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from coordination.errors import SettingsError
 from coordination.model.protection import Touched, covered, expanded, touched
 from coordination.model.runs import DiffStat, Ending, Outcome
-from coordination.settings import PROTECTED_BY_DEFAULT, parse
+from coordination.settings import PROTECTED_BY_DEFAULT, PROTECTED_DEFAULT, parse
 
 DEFAULT = expanded([PROTECTED_BY_DEFAULT])
 
@@ -123,3 +126,10 @@ def test_a_pattern_that_could_fit_nothing_is_refused(pattern: str) -> None:
     """Whoever believes that something is protected finds out at the start that it is not."""
     with pytest.raises(SettingsError, match=r"review\.protected"):
         parse(f"[review]\nprotected = ['''{pattern}''']")
+
+
+def test_the_page_has_the_whole_list() -> None:
+    """Every pattern of the package stands in the guide, where people look before they take one out."""
+    page = (Path(__file__).parents[2] / "docs" / "review.md").read_text()
+    listed = page.partition("`@default` stands for:")[2].partition("##")[0]
+    assert re.findall(r"`([^`]+)`", listed) == list(PROTECTED_DEFAULT)
