@@ -148,7 +148,8 @@ def _changed(task: Task) -> Row | None:
     work = task.work_of(task.commit) if task.commit else None
     if work is None or work.outcome is None:
         return None
-    return {"commit": task.commit, "files": list(work.outcome.changed), "unlisted": work.outcome.unlisted}
+    outcome = work.outcome
+    return {"base": outcome.base, "commit": task.commit, "files": list(outcome.changed), "unlisted": outcome.unlisted}
 
 
 def ordered(state: State, facts: Facts) -> list[Task]:

@@ -120,6 +120,8 @@ def _tell_evidence(task: dict[str, Any]) -> None:
     for rule in task["rules"]:
         say(f"rule {rule['rule']}{_asks(rule)}: {rule['found']}", whole=True)
     changed = task["changed"] or {"files": [], "unlisted": 0}
+    if changed["files"]:
+        say(f"look at it: git diff {changed['base'][:12]} {changed['commit'][:12]}")
     for name in changed["files"][:_FILES_MAX]:
         say(f"changes {name}", whole=True)
     left = len(changed["files"][_FILES_MAX:]) + changed["unlisted"]

@@ -194,8 +194,10 @@ def test_a_protected_file_lands_by_a_persons_word_alone(make: Make) -> None:
     shown = stage.show("T")
     commit = shown["commit"]
     assert shown["state"] == "waiting_for_person"
-    assert shown["changed"] == {"commit": commit, "files": [".GitHub/workflows/ci.yml", "a.py"], "unlisted": 0}
+    base, files = stage.git("rev-parse", "main").strip(), [".GitHub/workflows/ci.yml", "a.py"]
+    assert shown["changed"] == {"base": base, "commit": commit, "files": files, "unlisted": 0}
     told = stage.coord("show", "T")
+    assert f"look at it: git diff {base[:12]} {commit[:12]}" in told
     assert "rule protected asks for a person: changes protected files: .GitHub/workflows/ci.yml" in told
     assert "changes a.py" in told
     assert "gate unit passed" in told
