@@ -82,6 +82,8 @@ def test_the_default_lets_the_rest_alone(name: str) -> None:
         ("v[0-9]?", "v1a/x", "va1"),
         ("a/b/c", "a/b", "a/c"),
         ("infra/**/prod", "infra", "inf"),
+        ("deploy", "a/deploy/b", "a/deploys"),
+        ("a/b?/c", "a/bb", "a/b"),
     ],
 )
 def test_patterns_are_read_like_those_of_gitignore(pattern: str, fits: str, other: str) -> None:
@@ -119,6 +121,12 @@ def test_what_is_not_listed_may_be_anything() -> None:
     assert touched(None, DEFAULT).any
     assert touched(Outcome(ending=Ending.SUCCEEDED, commit="c"), DEFAULT).any
     assert not touched(worked(".env", files=9), ()).any
+    assert not touched(None, ()).any
+
+
+def test_two_stars_alone_protect_everything() -> None:
+    """Whoever wants each commit to wait for a person can have it."""
+    assert all(covered(name, (pattern,)) for name in ("a", "a/b") for pattern in ("**", "/**", "**/*", "*"))
 
 
 @pytest.mark.parametrize("pattern", ["", "/", "!", "a//b", "../x", "./x", "a\\b", " x", "@defalt"])
