@@ -105,8 +105,8 @@ def _tell_evidence(task: dict[str, Any]) -> None:
 
     evidence = task["evidence"] or {}
     if evidence:
-        by = evidence["person"] or evidence["reviewer"]
-        judged = f"{by}: {evidence['verdict']}" if by else f"no reviewer: {evidence['verdict']}"
+        by = f"{evidence['reviewer']} {evidence['person']}".strip()
+        judged = f"{by or 'no reviewer'}: {evidence['verdict']}"
         at = views.moment(evidence["decided_at"])
         _fields(
             ("evidence", f"of {evidence['commit']} since {evidence['base'][:12]}{f', {at}' if at else ''}"),

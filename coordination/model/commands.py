@@ -232,6 +232,7 @@ def _persons(task: Task, commit: str, person: str, at: float, gates: Sequence[st
     against += [f"gate {name} has not run on it" for name in wanted if name not in newest]
     against += [f"{run.id} rejected it" for run in task.runs if run.verdict_on(commit) == "reject"]
     who = f"approved by a person ({person})" if person else "approved by a person"
+    who += "".join(f" after {run.id} approved it" for run in task.runs if run.verdict_on(commit) == "approve")
     return evidence(
         task,
         commit,

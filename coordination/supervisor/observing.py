@@ -81,7 +81,9 @@ class Observer:
             return replace(outcome, commit="", diff=None)
         try:
             doubt = self._doubt(run, outcome.commit)
-            outcome = outcome if doubt else self._measured(outcome)
+            if not doubt:
+                outcome = self._measured(outcome)
+                doubt = "" if outcome.changed else f"{outcome.commit[:12]} changes nothing"
         except CoordinationError as error:
             doubt = f"{outcome.commit[:12]} cannot be found: {error}"
         if not doubt:

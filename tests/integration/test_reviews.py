@@ -230,7 +230,7 @@ def test_a_protected_file_lands_by_a_persons_word_alone(make: Make) -> None:
         "Coordination-Run: T.1.work",
         "Coordination-Role: green",
     ]
-    assert f"reviewer:   {ME}: approve" in stage.coord("show", "T")
+    assert f"reviewer:   person {ME}: approve" in stage.coord("show", "T")
 
 
 def test_a_person_may_let_through_what_a_reviewer_rejected_and_it_says_so(make: Make) -> None:
@@ -342,6 +342,23 @@ def test_a_commit_beside_a_failure_is_nobodys(make: Make) -> None:
     assert stage.show("T")["state"] == "waiting_for_person"
     assert stage.show("T")["commit"] is None
     assert "no commit to approve" in stage.coord("approve", "T", code=4)
+
+
+def test_a_commit_that_changes_nothing_is_not_done(make: Make) -> None:
+    """A run claims success with the commit it began on, which is where its branch is: that is no work."""
+    stage = make(limits={"attempts_max": 1})
+    drop(stage, {"report": "Nothing to do, all is well.", "sleep_seconds": 0.5}, review="never")
+    supervisor = stage.start()
+    stage.wait_for_event("RunStarted", run="T.1.work")
+    supervisor.kill()
+    supervisor.wait()
+    base = stage.git("rev-parse", "main").strip()
+    lied(stage, "T.1.work", ending="succeeded", code="completed", commit=base, diff={"files": 3, "insertions": 9})
+    stage.run(code=1)
+    outcome = stage.events("RunEnded", run="T.1.work")[0]["outcome"]
+    assert (outcome["ending"], outcome["code"]) == ("failed", "unproven_commit")
+    assert outcome["reason"] == f"{base[:12]} changes nothing"
+    assert stage.show("T")["state"] == "failed"
 
 
 def test_a_dirty_tree_and_a_claim_in_words_are_not_done(make: Make) -> None:

@@ -563,7 +563,7 @@ def test_a_protected_file_waits_for_a_person_whatever_the_task_says(mode: Review
     if mode is not ReviewMode.NEVER:
         made.end("A", said("approve"))
     assert status(made, "A") is Status.WAITING_FOR_PERSON
-    assert task(made).reason.startswith("changes protected files: .github/workflows/ci.yml: a person decides")
+    assert task(made).reason == "changes protected files: .github/workflows/ci.yml: a person decides"
     assert rules(made)["protected"] == ("person", "changes protected files: .github/workflows/ci.yml")
     assert made.ask(lambda state: commands.approve(state, "A", person="ada"))
     made.decide()
@@ -571,6 +571,8 @@ def test_a_protected_file_waits_for_a_person_whatever_the_task_says(mode: Review
     evidence = task(made).evidence
     assert evidence is not None
     assert (evidence.reviewer, evidence.person) == ("person", "ada")
+    seen = " after A.3.review approved it" if mode is not ReviewMode.NEVER else ""
+    assert evidence.reason == f"approved by a person (ada){seen}"
     assert evidence.rules == task(made).rules != ()
 
 
