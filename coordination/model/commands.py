@@ -17,6 +17,7 @@ from coordination.model.state import Run, State, Task
 from coordination.model.taskfile import Submission
 from coordination.model.tasks import Status
 
+NAMED_MAX = 64  # signs of what a reviewer calls a commit
 SHORTEST_COMMIT = 7  # as many signs of a commit's name as a person must give, at least
 
 
@@ -106,9 +107,10 @@ def _of_this_commit(run: Run, outcome: Outcome) -> Outcome:
     """A verdict counts for the commit that it names, and only if that is the one which the run was asked about."""
     if run.purpose is not Purpose.REVIEW or outcome.ending is not Ending.SUCCEEDED or outcome.judged == run.commit:
         return outcome
-    named = f"commit {outcome.judged[:64]!r}" if outcome.judged else "no commit"
+    named = f"commit {outcome.judged[:NAMED_MAX]!r}" if outcome.judged else "no commit"
     reason = f"the verdict {outcome.verdict!r} names {named}, expected {run.commit}: it counts for nothing"
-    return replace(outcome, ending=Ending.FAILED, code="other_commit", reason=reason)
+    judged = outcome.judged[:NAMED_MAX]
+    return replace(outcome, ending=Ending.FAILED, code="other_commit", reason=reason, judged=judged)
 
 
 def _lacking(task: Task, run: Run, outcome: Outcome) -> str:
