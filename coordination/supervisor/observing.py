@@ -26,6 +26,7 @@ from coordination.supervisor.papers import told, worker_pid
 
 NAMES_MAX = 1000  # of the files that a commit changes: what is beyond counts as protected
 NAMES_SIGNS_MAX = 64 * 1024
+CITED_MAX = 200
 
 
 class Observer:
@@ -78,7 +79,7 @@ class Observer:
         outcome = replace(outcome, base=run.bring_in or run.base)
         if outcome.ending is not Ending.SUCCEEDED or task.spec.kind.read_only or not outcome.commit:
             # a commit beside a failure or a report was looked at by nobody, and must not come to be the task's
-            return replace(outcome, commit="", diff=None)
+            return replace(outcome, commit="", diff=None, cited=self._there(outcome))
         try:
             doubt = self._doubt(run, outcome.commit)
             if not doubt:
@@ -90,6 +91,16 @@ class Observer:
             return outcome
         # without its commit: what is not believed must not count as judged, should the next run arrive at it
         return replace(outcome, ending=Ending.FAILED, code="unproven_commit", reason=doubt, commit="", diff=None)
+
+    def _there(self, outcome: Outcome) -> tuple[str, ...]:
+        """The cited files that are in the commit the report is about."""
+        if not outcome.cited:
+            return ()
+        try:
+            found = self._coordinator.workspaces.exists_at(outcome.base, outcome.cited[:CITED_MAX])
+        except CoordinationError:
+            return ()
+        return tuple(name for name in outcome.cited[:CITED_MAX] if name in found)
 
     def _doubt(self, run: Run, commit: str) -> str:
         """Why a claimed commit cannot be believed; empty when it can."""

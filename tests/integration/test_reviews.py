@@ -344,6 +344,22 @@ def test_a_commit_beside_a_failure_is_nobodys(make: Make) -> None:
     assert "no commit to approve" in stage.coord("approve", "T", code=4)
 
 
+def test_a_report_cites_what_is_there_at_its_base(make: Make) -> None:
+    """Files, the base and a commit that a search makes up are no evidence; its report is bound to where it began."""
+    stage = make()
+    drop(stage, {"report": "In greeter.py:1.", "sleep_seconds": 0.5}, kind="search")
+    supervisor = stage.start()
+    stage.wait_for_event("RunStarted", run="T.1.work")
+    supervisor.kill()
+    supervisor.wait()
+    base = stage.git("rev-parse", "main").strip()
+    lied(stage, "T.1.work", base="b" * 40, cited=["greeter.py", "nothing/there.py", "../etc", "a\nb"], commit=base)
+    stage.run()
+    shown = stage.show("T")
+    assert (shown["state"], shown["commit"]) == ("done", None)
+    assert (shown["evidence"]["commit"], shown["evidence"]["cited"]) == (base, ["greeter.py"])
+
+
 def test_a_commit_that_changes_nothing_is_not_done(make: Make) -> None:
     """A run claims success with the commit it began on, which is where its branch is: that is no work."""
     stage = make(limits={"attempts_max": 1})
