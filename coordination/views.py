@@ -26,7 +26,10 @@ Row = dict[str, Any]
 
 LINE_MAX = 160
 _LOSSES_MAX = 8
-_NO_GATES = "no gates by default: every change of a task that names none is reviewed; see [gates] in coordination.toml"
+_NO_GATES = (
+    "no gates by default: every change of a task that names none is reviewed, unless the task says never; see [gates] "
+    "in coordination.toml"
+)
 
 
 def moment(at: float) -> str | None:
@@ -150,7 +153,8 @@ def _changed(task: Task) -> Row | None:
     work = task.work_of(task.commit) if task.commit else None
     if work is None or work.outcome is None:
         return None
-    return {"commit": task.commit, "files": list(work.outcome.changed), "unlisted": work.outcome.unlisted}
+    outcome = work.outcome
+    return {"base": outcome.base, "commit": task.commit, "files": list(outcome.changed), "unlisted": outcome.unlisted}
 
 
 def ordered(state: State, facts: Facts) -> list[Task]:

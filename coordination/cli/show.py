@@ -115,8 +115,8 @@ def _tell_evidence(task: dict[str, Any]) -> None:
 
     evidence = task["evidence"] or {}
     if evidence:
-        by = evidence["person"] or evidence["reviewer"]
-        judged = f"{by}: {evidence['verdict']}" if by else f"no reviewer: {evidence['verdict']}"
+        by = f"{evidence['reviewer']} {evidence['person']}".strip()
+        judged = f"{by or 'no reviewer'}: {evidence['verdict']}"
         at = views.moment(evidence["decided_at"])
         _fields(
             ("evidence", f"of {evidence['commit']} since {evidence['base'][:12]}{f', {at}' if at else ''}"),
@@ -130,6 +130,8 @@ def _tell_evidence(task: dict[str, Any]) -> None:
     for rule in task["rules"]:
         say(f"rule {rule['rule']}{_asks(rule)}: {rule['found']}", whole=True)
     changed = task["changed"] or {"files": [], "unlisted": 0}
+    if changed["files"]:
+        say(f"look at it: git diff {changed['base'][:12]} {changed['commit'][:12]}")
     for name in changed["files"][:_FILES_MAX]:
         say(f"changes {name}", whole=True)
     left = len(changed["files"][_FILES_MAX:]) + changed["unlisted"]

@@ -17,6 +17,7 @@ from coordination.model.state import Run, State, Task
 from coordination.model.taskfile import Submission
 from coordination.model.tasks import Status
 
+NAMED_MAX = 64  # signs of what a reviewer calls a commit
 SHORTEST_COMMIT = 7  # as many signs of a commit's name as a person must give, at least
 
 
@@ -87,20 +88,29 @@ def _proven(task: Task, run: Run, outcome: Outcome) -> Outcome:
     """The outcome, unless it claims a success and shows nothing for it: that is none."""
     lacking = _lacking(task, run, outcome) if outcome.ending is Ending.SUCCEEDED else ""
     if not lacking:
-        return _of_this_commit(run, outcome)
+        return _of_this_commit(run, _of_this_gate(run, outcome))
     # A landing without a word about the commit is made again; it is no return of the work.
     ending = Ending.CRASHED if run.purpose is Purpose.LANDING else Ending.FAILED
     reason = f"the run says that it succeeded but shows no {lacking}"
     return replace(outcome, ending=ending, code="unproven", reason=reason)
 
 
+def _of_this_gate(run: Run, outcome: Outcome) -> Outcome:
+    """A gate's run speaks for that gate on that commit: what else it claims to have passed, nobody asked it to run."""
+    if run.purpose is not Purpose.GATE:
+        return outcome
+    own = tuple(result for result in outcome.gates if (result.gate, result.commit) == (run.gate, run.commit))
+    return outcome if own == outcome.gates else replace(outcome, gates=own)
+
+
 def _of_this_commit(run: Run, outcome: Outcome) -> Outcome:
     """A verdict counts for the commit that it names, and only if that is the one which the run was asked about."""
     if run.purpose is not Purpose.REVIEW or outcome.ending is not Ending.SUCCEEDED or outcome.judged == run.commit:
         return outcome
-    named = f"commit {outcome.judged[:64]!r}" if outcome.judged else "no commit"
+    named = f"commit {outcome.judged[:NAMED_MAX]!r}" if outcome.judged else "no commit"
     reason = f"the verdict {outcome.verdict!r} names {named}, expected {run.commit}: it counts for nothing"
-    return replace(outcome, ending=Ending.FAILED, code="other_commit", reason=reason)
+    judged = outcome.judged[:NAMED_MAX]
+    return replace(outcome, ending=Ending.FAILED, code="other_commit", reason=reason, judged=judged)
 
 
 def _lacking(task: Task, run: Run, outcome: Outcome) -> str:
@@ -228,6 +238,7 @@ def _persons(task: Task, commit: str, person: str, at: float, gates: Sequence[st
     against += [f"gate {name} has not run on it" for name in wanted if name not in newest]
     against += [f"{run.id} rejected it" for run in task.runs if run.verdict_on(commit) == "reject"]
     who = f"approved by a person ({person})" if person else "approved by a person"
+    who += "".join(f" after {run.id} approved it" for run in task.runs if run.verdict_on(commit) == "approve")
     return evidence(
         task,
         commit,

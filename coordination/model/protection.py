@@ -38,13 +38,18 @@ class Touched(Value, frozen=True, kw_only=True):
 
 def touched(outcome: Outcome | None, patterns: Sequence[str]) -> Touched:
     """What of a work run's commit is protected. Where names are missing it may be anything."""
+    if not patterns:
+        return Touched(changed=len(outcome.changed) if outcome is not None else 0)
     if outcome is None or outcome.diff is None:
-        return Touched(unlisted=1)
-    changed = outcome.changed
-    unlisted = max(outcome.unlisted, outcome.diff.files - len(changed), 0)
-    wanted = expanded(patterns)
-    protected = tuple(name for name in changed if covered(name, wanted))
-    return Touched(changed=len(changed) + unlisted, protected=protected, unlisted=unlisted if wanted else 0)
+        return Touched(changed=1, unlisted=1)
+    unlisted = max(outcome.unlisted, outcome.diff.files - len(outcome.changed), 0)
+    protected = _protected(outcome.changed, expanded(patterns))
+    return Touched(changed=len(outcome.changed) + unlisted, protected=protected, unlisted=unlisted)
+
+
+@lru_cache(64)  # what waits to be judged is judged again at every turn
+def _protected(names: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if covered(name, patterns))
 
 
 def expanded(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -71,7 +76,20 @@ def _segments(pattern: str) -> tuple[str, ...]:
     return found if anchored else (_DEEP, *found)
 
 
-def _fits(wanted: Sequence[str], path: Sequence[str], *, stands_in_the_way: bool) -> bool:
+def _fits(wanted: tuple[str, ...], path: tuple[str, ...], *, stands_in_the_way: bool) -> bool:
+    if wanted[0] == _DEEP and len(wanted[1:]) == 1:  # most are so, and a commit may change a thousand files
+        return wanted[1] in path if _plain(wanted[1]) else any(_name(wanted[1]).fullmatch(name) for name in path)
+    if all(_plain(name) for name in wanted):
+        return path[: len(wanted)] == wanted or (stands_in_the_way and wanted[: len(path)] == path)
+    return _followed(wanted, path, stands_in_the_way=stands_in_the_way)
+
+
+@lru_cache(1024)
+def _plain(name: str) -> bool:
+    return not set(name) & set("*?[")
+
+
+def _followed(wanted: tuple[str, ...], path: tuple[str, ...], *, stands_in_the_way: bool) -> bool:
     """Follow the pattern name by name; ``at`` are the places in it that the path so far may have come to."""
     at = _onwards(wanted, {0})
     for name in path:

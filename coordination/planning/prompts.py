@@ -158,8 +158,7 @@ def review(
         "## The task as it was given",
         fenced(task.spec.prompt),
         _gates(gates),
-        _returns(task.feedback),
-        _rounds(before),
+        _before(task.feedback, before),
         _context(context),
         f"## The change ({task.base[:12]}..{run.commit[:12]})",
         _files(task, run.commit, protected),
@@ -170,26 +169,21 @@ def review(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _returns(feedback: Sequence[RequeueReason]) -> str:
-    """Why the work came back otherwise; what reviewers said stands by itself."""
+def _before(feedback: Sequence[RequeueReason], before: Sequence[Round]) -> str:
+    """Why the work came back, and every earlier round in full."""
     told = [entry for entry in feedback if entry.kind in ("failure", "conflict", "answered")]
-    if not told:
-        return ""
     parts = [f"{_MEANING[entry.kind]}:\n{fenced(entry.message[-ANSWER_MAX:])}" for entry in told[-ROUNDS_MAX:]]
-    return "\n".join(["## What happened before", *parts])
-
-
-def _rounds(before: Sequence[Round]) -> str:
-    if not before:
-        return ""
-    first = len(before) - len(before[-ROUNDS_MAX:])
-    parts = [_round(first + number, said) for number, said in enumerate(before[-ROUNDS_MAX:], 1)]
-    return "\n\n".join([f"## Earlier rounds\nThis is round {len(before) + 1}.", *parts, _SETTLED])
+    if before:
+        first = len(before) - len(before[-ROUNDS_MAX:])
+        parts += [f"This is round {len(before) + 1}. A reviewer rejected the commit of each earlier round."]
+        parts += [_round(first + number, said) for number, said in enumerate(before[-ROUNDS_MAX:], 1)]
+        parts += [_SETTLED]
+    return "\n\n".join(["## What happened before", *parts]) if parts else ""
 
 
 def _round(number: int, said: Round) -> str:
     findings = "\n".join(finding.told for finding in said.findings)
-    found = "\n\n".join(part for part in (said.summary.strip(), findings) if part) or "It gave no reason."
+    found = "\n\n".join(part for part in (findings, said.summary.strip()) if part) or "It gave no reason."
     answers = said.answers or ("Nothing.",)
     parts = [f"### Round {number}: {said.review} rejected commit {said.commit}", fenced(found[:ANSWER_MAX])]
     parts += [f"What the author answered:\n{fenced(answer[:ANSWER_MAX])}" for answer in answers[-ANSWERS_MAX:]]

@@ -38,9 +38,7 @@ class Protecting(Policy[None]):
             return Verdict(judgement=Judgement.REVIEW, reason=_told(found), rules=rules)
         if not person:
             return Verdict(judgement=Judgement.ACCEPT, reason=f"{_told(found)}: reviewed, as settings ask", rules=rules)
-        how = f"`coord show {task.id}`, then `coord approve {task.id}` or `coord reject {task.id} --reason …`"
-        reason = f"{_told(found)}: a person decides; {how}"
-        return Verdict(judgement=Judgement.CONFIRM, reason=reason, rules=rules)
+        return Verdict(judgement=Judgement.CONFIRM, reason=f"{_told(found)}: a person decides", rules=rules)
 
 
 def _told(found: Touched) -> str:

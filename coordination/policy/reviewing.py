@@ -12,6 +12,7 @@ from coordination.model.tasks import ReviewMode
 from coordination.policy import Judgement, Policy, Verdict
 
 REVIEW = "review"
+SUMMARY_MAX = 4000
 _CONCLUSIVE = (Ending.SUCCEEDED, Ending.FAILED)  # a gate that we stopped has said nothing
 
 
@@ -38,7 +39,11 @@ class Reviewing(Policy[None]):
         outcome = review.outcome
         if outcome.verdict == "approve":
             return Verdict(judgement=Judgement.ACCEPT, reason=f"approved by {review.id}", rules=rules)
-        said = "\n".join(finding.told for finding in outcome.findings) or outcome.report or "rejected without a finding"
+        findings, summary = (
+            "\n".join(finding.told for finding in outcome.findings),
+            outcome.report[:SUMMARY_MAX].strip(),
+        )
+        said = "\n\n".join(part for part in (findings, summary) if part) or "rejected without a finding"
         if task.rounds + 1 >= facts.settings.limits.rounds_max:
             reason = f"rejected {task.rounds + 1} times; last by {review.id}:\n{said}"
             return Verdict(judgement=Judgement.PERSON, reason=reason, rules=rules)

@@ -26,6 +26,7 @@ from coordination.supervisor.papers import told, worker_pid
 
 NAMES_MAX = 1000  # of the files that a commit changes: what is beyond counts as protected
 NAMES_SIGNS_MAX = 64 * 1024
+CITED_MAX = 200
 
 
 class Observer:
@@ -81,10 +82,12 @@ class Observer:
         outcome = replace(outcome, base=run.bring_in or run.base)
         if outcome.ending is not Ending.SUCCEEDED or task.spec.kind.read_only or not outcome.commit:
             # a commit beside a failure or a report was looked at by nobody, and must not come to be the task's
-            return replace(outcome, commit="", diff=None)
+            return replace(outcome, commit="", diff=None, cited=self._there(outcome))
         try:
             doubt = self._doubt(run, outcome.commit)
-            outcome = outcome if doubt else self._measured(outcome)
+            if not doubt:
+                outcome = self._measured(outcome)
+                doubt = "" if outcome.changed else f"{outcome.commit[:12]} changes nothing"
         except CoordinationError as error:
             doubt = f"{outcome.commit[:12]} cannot be found: {error}"
         if not doubt:
@@ -115,6 +118,16 @@ class Observer:
             reason += f"{run.commit[:12]}"
             outcome = replace(outcome, ending=Ending.CRASHED, code="unproven_landing", reason=reason, commit="")
         return replace(outcome, batch=batch)
+
+    def _there(self, outcome: Outcome) -> tuple[str, ...]:
+        """The cited files that are in the commit the report is about."""
+        if not outcome.cited:
+            return ()
+        try:
+            found = self._coordinator.workspaces.exists_at(outcome.base, outcome.cited[:CITED_MAX])
+        except CoordinationError:
+            return ()
+        return tuple(name for name in outcome.cited[:CITED_MAX] if name in found)
 
     def _doubt(self, run: Run, commit: str) -> str:
         """Why a claimed commit cannot be believed; empty when it can."""

@@ -382,9 +382,11 @@ class World:
 
 
 def completed(run: Run, outcome: Outcome) -> Outcome:
-    """With what nobody cared to make up: the names of the files that changed, the commit that a verdict is about."""
-    if outcome.diff is not None and not outcome.changed:
-        outcome = replace(outcome, changed=tuple(f"src/{number}.py" for number in range(outcome.diff.files)))
+    """With what nobody cared to make up: how large a change is and which files it is in, what a verdict is about."""
+    if run.purpose is Purpose.WORK and outcome.commit:
+        diff = outcome.diff or DiffStat(files=1, insertions=100)
+        changed = outcome.changed or tuple(f"src/{number}.py" for number in range(diff.files))
+        return replace(outcome, diff=diff, changed=changed)
     return replace(outcome, judged=run.commit) if outcome.verdict and not outcome.judged else outcome
 
 

@@ -41,8 +41,10 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("answer", HOSTILE, ids=["no commit", "no name", "another word", "no list", "more than asked"])
-def test_an_answer_of_another_form_is_no_approval(make: Any, answer: dict[str, Any]) -> None:
+def test_an_answer_of_another_form_is_no_approval(make: Any, answer: dict[str, Any], tier: int) -> None:
     """Though it says approve: the program itself does not take it, however often it comes, and nothing lands."""
+    if tier == 1 and answer not in HOSTILE[:3]:
+        pytest.skip("one of the forms that are tried on demand: --tier 2")
     insists = case("# Review of task T", steps=[call("StructuredOutput", **answer)] * 8)
     scene = make([WORK, insists], settings={"limits": {"attempts_max": 1}})
     scene.drop(id="T", prompt="Add farewell.py.", review="always")

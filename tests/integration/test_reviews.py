@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from coordination.supervisor.observing import NAMES_MAX
 from coordination.testing.account import replayed
 from coordination.testing.stage import FILES, PASSES, Stage
 
@@ -104,7 +105,7 @@ def test_a_reviewer_that_always_rejects_ends_with_a_person_after_three_rounds(ma
     reviews = [run["run"] for run in shown["runs"] if run["purpose"] == "review"]
     assert reviews == ["T.3.review", "T.6.review", "T.9.review"]
     first, second, third = (asked(stage, run) for run in reviews)
-    assert "Earlier rounds" not in first["prompt"]
+    assert "A reviewer rejected" not in first["prompt"]
     for text in (
         "This is round 2.",
         "T.3.review rejected commit",
@@ -148,7 +149,7 @@ def test_what_others_landed_meanwhile_is_not_shown_as_changed_since(make: Make) 
         "do": {"write": {"greeter.py": warmer, "mine.py": "b = 1\n"}},
     }
     red = {
-        "match": [{"contains": ["Earlier rounds"], "do": {"verdict": "approve"}}],
+        "match": [{"contains": ["This is round 2."], "do": {"verdict": "approve"}}],
         "do": rejects("first finding", ""),
     }
     drop(stage, {"write": {"greeter.py": louder, "others.py": "x = 1\n"}}, task="other", review="never")
@@ -193,8 +194,10 @@ def test_a_protected_file_lands_by_a_persons_word_alone(make: Make) -> None:
     shown = stage.show("T")
     commit = shown["commit"]
     assert shown["state"] == "waiting_for_person"
-    assert shown["changed"] == {"commit": commit, "files": [".GitHub/workflows/ci.yml", "a.py"], "unlisted": 0}
+    base, files = stage.git("rev-parse", "main").strip(), [".GitHub/workflows/ci.yml", "a.py"]
+    assert shown["changed"] == {"base": base, "commit": commit, "files": files, "unlisted": 0}
     told = stage.coord("show", "T")
+    assert f"look at it: git diff {base[:12]} {commit[:12]}" in told
     assert "rule protected asks for a person: changes protected files: .GitHub/workflows/ci.yml" in told
     assert "changes a.py" in told
     assert "gate unit passed" in told
@@ -227,7 +230,7 @@ def test_a_protected_file_lands_by_a_persons_word_alone(make: Make) -> None:
         "Coordination-Run: T.1.work",
         "Coordination-Role: green",
     ]
-    assert f"reviewer:   {ME}: approve" in stage.coord("show", "T")
+    assert f"reviewer:   person {ME}: approve" in stage.coord("show", "T")
 
 
 def test_a_person_may_let_through_what_a_reviewer_rejected_and_it_says_so(make: Make) -> None:
@@ -254,6 +257,40 @@ def test_renames_and_links_of_protected_files_are_seen(make: Make) -> None:
         stage.run(code=1)
         assert stage.show("T")["state"] == "waiting_for_person"
         assert stage.show("T")["reason"].startswith("changes protected files: .")
+
+
+def test_more_files_than_are_listed_wait_for_a_person(make: Make) -> None:
+    """The log takes a bounded number of names; any of the rest may be protected."""
+    stage = make()
+    drop(stage, {"write": {f"many/{number}.txt": "x\n" for number in range(NAMES_MAX + 3)}}, review="never")
+    stage.run(code=1)
+    shown = stage.show("T")
+    assert (shown["state"], shown["changed"]["unlisted"], len(shown["changed"]["files"])) == (
+        "waiting_for_person",
+        3,
+        NAMES_MAX,
+    )
+    assert shown["reason"].startswith(f"3 of {NAMES_MAX + 3} changed files are not listed, and any may be protected")
+    assert f"changes {NAMES_MAX + 3 - 40} more" in stage.coord("show", "T")
+
+
+def test_a_person_may_let_through_what_a_gate_failed_and_it_says_so(make: Make) -> None:
+    """The gate lacked what the user added since: it passes on the merge, and failing on the commit is on record."""
+    stage = make(gate=["test", "-e", "needed.txt"])
+    stuck = {"ending": "failed", "code": "budget_exhausted", "reason": "no money left"}
+    green = {"match": [{"contains": ["gate 'unit' exited 1"], "do": stuck}], "do": {"write": {"a.py": "a = 1\n"}}}
+    drop(stage, green)
+    stage.run(code=1)
+    assert stage.show("T")["state"] == "waiting_for_person"
+    stage.commit("needed.txt", "here it is\n")
+    stage.coord("approve", "T")
+    stage.run()
+    said = f"approved by a person ({ME}), although gate unit exited 1"
+    assert stage.show("T")["evidence"]["reason"] == said
+    assert {f"Coordination-Reason: {said}", "Coordination-Gates: unit=1"} <= {
+        *trailers(stage, stage.show("T")["merge"])
+    }
+    assert "gate unit failed with exit code 1" in stage.coord("show", "T")
 
 
 # ---- claims ----------------------------------------------------------------------------------------------------------
@@ -305,6 +342,39 @@ def test_a_commit_beside_a_failure_is_nobodys(make: Make) -> None:
     assert stage.show("T")["state"] == "waiting_for_person"
     assert stage.show("T")["commit"] is None
     assert "no commit to approve" in stage.coord("approve", "T", code=4)
+
+
+def test_a_report_cites_what_is_there_at_its_base(make: Make) -> None:
+    """Files, the base and a commit that a search makes up are no evidence; its report is bound to where it began."""
+    stage = make()
+    drop(stage, {"report": "In greeter.py:1.", "sleep_seconds": 0.5}, kind="search")
+    supervisor = stage.start()
+    stage.wait_for_event("RunStarted", run="T.1.work")
+    supervisor.kill()
+    supervisor.wait()
+    base = stage.git("rev-parse", "main").strip()
+    lied(stage, "T.1.work", base="b" * 40, cited=["greeter.py", "nothing/there.py", "../etc", "a\nb"], commit=base)
+    stage.run()
+    shown = stage.show("T")
+    assert (shown["state"], shown["commit"]) == ("done", None)
+    assert (shown["evidence"]["commit"], shown["evidence"]["cited"]) == (base, ["greeter.py"])
+
+
+def test_a_commit_that_changes_nothing_is_not_done(make: Make) -> None:
+    """A run claims success with the commit it began on, which is where its branch is: that is no work."""
+    stage = make(limits={"attempts_max": 1})
+    drop(stage, {"report": "Nothing to do, all is well.", "sleep_seconds": 0.5}, review="never")
+    supervisor = stage.start()
+    stage.wait_for_event("RunStarted", run="T.1.work")
+    supervisor.kill()
+    supervisor.wait()
+    base = stage.git("rev-parse", "main").strip()
+    lied(stage, "T.1.work", ending="succeeded", code="completed", commit=base, diff={"files": 3, "insertions": 9})
+    stage.run(code=1)
+    outcome = stage.events("RunEnded", run="T.1.work")[0]["outcome"]
+    assert (outcome["ending"], outcome["code"]) == ("failed", "unproven_commit")
+    assert outcome["reason"] == f"{base[:12]} changes nothing"
+    assert stage.show("T")["state"] == "failed"
 
 
 def test_a_dirty_tree_and_a_claim_in_words_are_not_done(make: Make) -> None:

@@ -195,6 +195,19 @@ def test_a_gate_that_says_it_passed_must_show_it(outcome: Outcome, lacking: str)
     assert lacking in event.outcome.reason
 
 
+def test_a_gate_speaks_for_itself_alone() -> None:
+    """What it claims of other gates and of other commits is not recorded, so it spares nobody anything."""
+    made = running(Settings(gates=Gates(default=("unit", "types"), named=GATES)))
+    made.end("A", WORKED)
+    claims = [("unit", "c1"), ("types", "c1"), ("unit", "c2")]
+    results = tuple(GateResult(gate=gate, commit=commit, exit_code=0) for gate, commit in claims)
+    made.end("A", Outcome(ending=Ending.SUCCEEDED, gates=results))
+    ended = made.state.find("A").runs[1].outcome
+    assert ended is not None
+    assert [(result.gate, result.commit) for result in ended.gates] == [("unit", "c1")]
+    assert made.live("A").gate == "types"
+
+
 # ---- cancel and retry ------------------------------------------------------------------------------------------------
 
 

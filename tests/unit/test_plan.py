@@ -483,6 +483,15 @@ def test_a_verdict_that_names_no_commit_counts_for_nothing() -> None:
     assert "names no commit" in event.outcome.reason
 
 
+def test_a_verdict_of_a_log_that_named_no_commits_still_counts() -> None:
+    """It was believed when it was recorded, for the commit that the run was asked about."""
+    made = started(A=spec())
+    made.end("A", committed())
+    made.transact([e.RunEnded(task="A", run=made.live("A").id, outcome=said("approve"))])
+    made.decide()
+    assert made.live("A").purpose is Purpose.LANDING
+
+
 # ---- rules -----------------------------------------------------------------------------------------------------------
 
 
@@ -599,7 +608,7 @@ def test_a_protected_file_waits_for_a_person_whatever_the_task_says(mode: Review
     if mode is not ReviewMode.NEVER:
         made.end("A", said("approve"))
     assert status(made, "A") is Status.WAITING_FOR_PERSON
-    assert task(made).reason.startswith("changes protected files: .github/workflows/ci.yml: a person decides")
+    assert task(made).reason == "changes protected files: .github/workflows/ci.yml: a person decides"
     assert rules(made)["protected"] == ("person", "changes protected files: .github/workflows/ci.yml")
     assert made.ask(lambda state: commands.approve(state, "A", person="ada"))
     made.decide()
@@ -607,6 +616,8 @@ def test_a_protected_file_waits_for_a_person_whatever_the_task_says(mode: Review
     evidence = task(made).evidence
     assert evidence is not None
     assert (evidence.reviewer, evidence.person) == ("person", "ada")
+    seen = " after A.3.review approved it" if mode is not ReviewMode.NEVER else ""
+    assert evidence.reason == f"approved by a person (ada){seen}"
     assert evidence.rules == task(made).rules != ()
 
 

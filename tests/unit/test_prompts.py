@@ -158,12 +158,12 @@ def test_a_reviewer_is_told_what_was_found_before_and_what_was_answered() -> Non
     )
     wanted = replace(task(), runs=(*past, present))
     text = prompts.review(wanted, present, diff="", gates=[], context="", since="+x", protected=["CODEOWNERS"])
-    before = text.partition("## Earlier rounds\nThis is round 3.")[2]
+    before = text.partition("## What happened before\n\nThis is round 3. A reviewer rejected")[2]
     first, _, second = before.partition("### Round 2: A.4.review rejected commit " + "4" * 40)
-    assert first.startswith("\n\n### Round 1: A.2.review rejected commit " + "2" * 40)
-    assert "No.\n\n- [blocker] a.py:3: wrong\n```\nWhat the author answered:\n```\nrepaired it\n```" in first
+    assert "\n\n### Round 1: A.2.review rejected commit " + "2" * 40 in first
+    assert "- [blocker] a.py:3: wrong\n\nNo.\n```\nWhat the author answered:\n```\nrepaired it\n```" in first
     assert (
-        "Not yet.\n\n- [blocker] a.py:3: still wrong\n```\nWhat the author answered:\n```\nnow it is right\n" in second
+        "- [blocker] a.py:3: still wrong\n\nNot yet.\n```\nWhat the author answered:\n```\nnow it is right\n" in second
     )
     assert "not an answer" not in before
     assert "## What changed since the last round (444444444444..666666666666)\n```diff\n+x\n```" in text
@@ -186,7 +186,7 @@ def test_a_first_review_knows_of_no_rounds() -> None:
     past = (judged(2, verdict="approve"), worked(3, "x"))
     wanted = replace(task(feedback=(reason("conflict", "met B in a.py"),)), runs=past)
     text = prompts.review(wanted, judged(4), diff="", gates=[], context="", since="+x")
-    assert "Earlier rounds" not in text
+    assert "This is round" not in text
     assert "since the last round" not in text
     assert "The commit could not be landed:\n```\nmet B in a.py\n```" in text
 

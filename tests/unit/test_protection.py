@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from coordination.errors import SettingsError
 from coordination.model.protection import Touched, covered, expanded, touched
 from coordination.model.runs import DiffStat, Ending, Outcome
-from coordination.settings import PROTECTED_BY_DEFAULT, parse
+from coordination.settings import PROTECTED_BY_DEFAULT, PROTECTED_DEFAULT, parse
 
 DEFAULT = expanded([PROTECTED_BY_DEFAULT])
 
@@ -79,6 +82,8 @@ def test_the_default_lets_the_rest_alone(name: str) -> None:
         ("v[0-9]?", "v1a/x", "va1"),
         ("a/b/c", "a/b", "a/c"),
         ("infra/**/prod", "infra", "inf"),
+        ("deploy", "a/deploy/b", "a/deploys"),
+        ("a/b?/c", "a/bb", "a/b"),
     ],
 )
 def test_patterns_are_read_like_those_of_gitignore(pattern: str, fits: str, other: str) -> None:
@@ -116,6 +121,12 @@ def test_what_is_not_listed_may_be_anything() -> None:
     assert touched(None, DEFAULT).any
     assert touched(Outcome(ending=Ending.SUCCEEDED, commit="c"), DEFAULT).any
     assert not touched(worked(".env", files=9), ()).any
+    assert not touched(None, ()).any
+
+
+def test_two_stars_alone_protect_everything() -> None:
+    """Whoever wants each commit to wait for a person can have it."""
+    assert all(covered(name, (pattern,)) for name in ("a", "a/b") for pattern in ("**", "/**", "**/*", "*"))
 
 
 @pytest.mark.parametrize("pattern", ["", "/", "!", "a//b", "../x", "./x", "a\\b", " x", "@defalt"])
@@ -123,3 +134,10 @@ def test_a_pattern_that_could_fit_nothing_is_refused(pattern: str) -> None:
     """Whoever believes that something is protected finds out at the start that it is not."""
     with pytest.raises(SettingsError, match=r"review\.protected"):
         parse(f"[review]\nprotected = ['''{pattern}''']")
+
+
+def test_the_page_has_the_whole_list() -> None:
+    """Every pattern of the package stands in the guide, where people look before they take one out."""
+    page = (Path(__file__).parents[2] / "docs" / "review.md").read_text()
+    listed = page.partition("`@default` stands for:")[2].partition("##")[0]
+    assert re.findall(r"`([^`]+)`", listed) == list(PROTECTED_DEFAULT)
