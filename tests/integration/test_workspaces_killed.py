@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from coordination.errors import LockHeld
-from coordination.model.runs import GateResult, LandingRequest, WorkspaceRequest
+from coordination.model.runs import GateResult, LandingRequest, MemberRequest, WorkspaceRequest
 from coordination.workspaces import Workspaces
 
 INTEGRATION = "coordination/integration"
@@ -243,6 +243,65 @@ def test_landing(scene: Scene) -> None:
         assert scene.workspaces.preserved("T") == ()
 
     assert cut_everywhere(scene, lambda: scene.land("T"), check) >= 15
+
+
+def test_landing_several(scene: Scene) -> None:
+    """However it was cut, of three that land together two are merged once each, the bad one is not, nothing is lost."""
+    commits = {}
+    for task in ("A", "B", "C"):
+        (scene.ensure(task) / f"{task}.txt").write_text(f"{task}\n")
+        commits[task] = str(scene.commit(task))
+    (scene.root / "user.txt").write_text("user\n")
+    git(scene.root, "add", "--all")
+    git(scene.root, "commit", "--quiet", "--message=User")
+    others = [MemberRequest(task=task, commit=commits[task], message=f"Land {task}") for task in ("B", "C")]
+    request = LandingRequest(
+        commit=commits["A"], branch=INTEGRATION, target="main", message="Land A", batch=tuple(others)
+    )
+    told: dict[str, str] = {}
+
+    def without_b(directory: Path, commit: str, _names: object) -> tuple[GateResult, ...]:
+        return (GateResult(gate="test", commit=commit, exit_code=int((directory / "B.txt").exists())),)
+
+    def land() -> None:
+        results = scene.workspaces.land_batch(request, task="A", gates=without_b)
+        told.update({task: result.kind for task, result in results.items()})
+
+    def check() -> None:
+        if told:  # nothing is told by one that was cut; what is told afterwards is told of each
+            assert told == {"A": "merged", "B": "gate_failed", "C": "merged"}
+        merges = git(scene.root, "log", "--first-parent", "--format=%s|%P", INTEGRATION).splitlines()
+        assert [line.split("|")[0] for line in merges] == ["Land C", "Land A", "Take in main", "Start"]
+        assert [line.split()[-1] for line in merges[:2]] == [commits[task] for task in ("C", "A")]
+        assert git(scene.root, "ls-tree", "-r", "--name-only", INTEGRATION).split() == [
+            *("A.txt", "C.txt", "story.txt", "user.txt")
+        ]
+        assert git(scene.root, "show", "coordination/task/B:B.txt") == "B\n"
+        told.clear()
+
+    assert cut_everywhere(scene, land, check) >= 40
+
+
+def test_making_the_branch_again(scene: Scene) -> None:
+    """However it was cut, the branch that somebody removed is where it was, and what was on it is kept."""
+    (scene.ensure("T") / "new.txt").write_text("new\n")
+    scene.commit("T")
+    assert scene.land("T") == "merged"
+    merge = scene.rev(INTEGRATION)
+    scene.workspaces.remember(merge)
+    git(scene.root, "update-ref", "-d", f"refs/heads/{INTEGRATION}")
+
+    def again() -> None:
+        standing = scene.workspaces.standing(INTEGRATION, "main", lambda: {merge: "T"})
+        assert standing.head or standing.again
+        if standing.again:
+            scene.workspaces.ensure_integration(INTEGRATION, "main", start=standing.again)
+        scene.workspaces.remember(scene.rev(INTEGRATION))
+
+    def check() -> None:
+        assert scene.rev(INTEGRATION) == scene.rev("refs/coordination/landed") == merge
+
+    assert cut_everywhere(scene, again, check) >= 5
 
 
 def test_removing(scene: Scene) -> None:
