@@ -20,8 +20,20 @@ from typing import Any
 
 import pytest
 
+from coordination import worker
 from coordination.errors import LockHeld
-from coordination.model.runs import GateResult, LandingRequest, MemberRequest, WorkspaceRequest
+from coordination.model.runs import (
+    Ending,
+    GateCommand,
+    GateResult,
+    LandingRequest,
+    Limits,
+    MemberRequest,
+    Outcome,
+    Purpose,
+    RunRequest,
+    WorkspaceRequest,
+)
 from coordination.workspaces import Workspaces
 
 INTEGRATION = "coordination/integration"
@@ -98,11 +110,14 @@ def scene(memory: Path) -> Scene:
     return made
 
 
-def cut_everywhere(scene: Scene, step: Callable[[], object], check: Callable[[], None]) -> int:
-    """Cut the step before its first, second, … gesture; after each, repeat and check. Returns how many there were."""
+def cut_everywhere(scene: Scene, step: Callable[[], object], check: Callable[[], None], *, each: int = 1) -> int:
+    """Cut the step before its first, second, … gesture; after each, repeat and check. Returns how many there were.
+
+    ``each``: only before every so manieth.
+    """
     template = scene.root.with_name("template")
     shutil.copytree(scene.root, template, symlinks=True)
-    for number in range(1, 1000):
+    for number in range(1, 1000, each):
         ended = _in_child(step, number)
         assert ended in (0, CUT), f"the step failed by itself at gesture {number}"
         if ended == CUT:
@@ -245,6 +260,7 @@ def test_landing(scene: Scene) -> None:
     assert cut_everywhere(scene, lambda: scene.land("T"), check) >= 15
 
 
+@pytest.mark.timeout(180)
 def test_landing_several(scene: Scene) -> None:
     """However it was cut, of three that land together two are merged once each, the bad one is not, nothing is lost."""
     commits = {}
@@ -280,6 +296,57 @@ def test_landing_several(scene: Scene) -> None:
         told.clear()
 
     assert cut_everywhere(scene, land, check) >= 40
+
+
+@pytest.mark.timeout(600)
+def test_a_worker_that_lands_several(scene: Scene, tier: int, figure: Callable[..., None]) -> None:
+    """However the worker was cut, another one lands each once, tells what became of each, and clears up after them."""
+    commits = {}
+    for task in ("A", "B", "C"):
+        (scene.ensure(task) / f"{task}.txt").write_text(f"{task}\n")
+        commits[task] = str(scene.commit(task))
+    gate = GateCommand(name="unit", argv=("test", "!", "-e", "B.txt"))
+    others = [MemberRequest(task=task, commit=commits[task], gates=("unit",)) for task in ("B", "C")]
+    landing = LandingRequest(
+        commit=commits["A"], branch=INTEGRATION, target="main", gates=("unit",), batch=tuple(others)
+    )
+    told: list[Outcome] = []
+
+    def land() -> None:
+        number = len(list((scene.root / ".coordination").glob("runs/*"))) + 1
+        directory = scene.root / f".coordination/runs/A.{number}.landing"
+        directory.mkdir(parents=True)
+        request = RunRequest(
+            run=directory.name,
+            task="A",
+            purpose=Purpose.LANDING,
+            token=number,
+            repository=str(scene.root / ".git"),
+            state_directory=str(scene.root / ".coordination"),
+            workspace=WorkspaceRequest(name=directory.name),
+            limits=Limits(),
+            gates=(gate,),
+            landing=landing,
+        )
+        told.append(worker.work(request, directory, worker.Stop(directory / "stop.json")))
+
+    def check() -> None:
+        for outcome in told:
+            assert (outcome.ending, outcome.commit) == (Ending.SUCCEEDED, scene.rev(f"{INTEGRATION}^"))
+            failed, merged = outcome.batch
+            assert (failed.task, failed.kind, merged.task, merged.kind) == ("B", "gate_failed", "C", "merged")
+            assert "gate 'unit' exited 1" in failed.reason
+            assert merged.merge == scene.rev(INTEGRATION)
+        merges = git(scene.root, "log", "--first-parent", "--format=%s|%P", INTEGRATION).splitlines()
+        assert [line.split("|")[0] for line in merges] == ["Land C", "Land A", "Start"]
+        assert [line.split()[-1] for line in merges[:2]] == [commits["C"], commits["A"]]
+        assert scene.workspaces.names() == ("B",)
+        told.clear()
+
+    every = 1 if tier == 2 else 9
+    gestures = cut_everywhere(scene, land, check, each=every)
+    figure("landing", "gestures of a worker that lands several, each cut", gestures // every, note=f"every {every}")
+    assert gestures >= 60
 
 
 def test_making_the_branch_again(scene: Scene) -> None:
