@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from coordination.coordinator import Coordinator
+from coordination.model.runs import Purpose
+from coordination.supervisor import Supervisor
 from coordination.testing.account import doubled, replayed
 from coordination.testing.stage import PASSES, Stage, supervise_forked
 
@@ -260,6 +263,28 @@ def test_a_claim_with_another_commit_is_not_credited(make: Callable[[], Stage]) 
     (merged,) = stage.events("TaskMerged", task="T")
     assert stage.git("rev-parse", f"{merged['merge']}^2").strip() == merged["commit"]
     assert sound(stage) == []
+
+
+def test_a_branch_that_is_rewound_just_after_a_merge_was_proven_is_noticed(
+    make: Callable[[], Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the proof and the event: the branch is where it was before, and still it lacks what is now merged."""
+    stage = make()
+    drop(stage, "T")
+    base = stage.git("rev-parse", "main").strip()
+    coordinator = Coordinator(stage.home)
+
+    def rewind(step: str) -> None:
+        runs = coordinator.state().tasks["T"].runs if step.endswith("RunEnded:after") else ()
+        if any(run.purpose is Purpose.LANDING and run.succeeded for run in runs):
+            stage.git("update-ref", REF, base)
+
+    said: list[str] = []
+    for name, value in stage.environment.items():
+        monkeypatch.setenv(name, value)
+    Supervisor(coordinator, once=True, mark=rewind, complain=said.append).run()
+    assert stage.show("T")["state"] == "merged"
+    assert "no longer contains what has landed: T" in said[0]
 
 
 def test_the_status_says_it_without_a_supervisor(make: Callable[[], Stage]) -> None:

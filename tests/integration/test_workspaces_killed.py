@@ -359,7 +359,7 @@ def test_making_the_branch_again(scene: Scene) -> None:
     git(scene.root, "update-ref", "-d", f"refs/heads/{INTEGRATION}")
 
     def again() -> None:
-        standing = scene.workspaces.standing(INTEGRATION, "main", lambda: {merge: "T"})
+        standing = scene.workspaces.standing(INTEGRATION, "main", {merge: "T"})
         assert standing.head or standing.again
         if standing.again:
             scene.workspaces.ensure_integration(INTEGRATION, "main", start=standing.again)
