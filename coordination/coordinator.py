@@ -240,7 +240,7 @@ class Coordinator:
         git = self.settings.git
         if not self.store.state.integration:
             return self.facts(**observed)  # not made yet
-        standing = self.workspaces.standing(git.integration, git.target, self.merges)
+        standing = self.workspaces.standing(git.integration, git.target, self.merges())
         astray = standing.astray or self.workspaces.elsewhere(git.integration)
         if standing.again:
             astray = f"branch {git.integration} is gone; `coord start` makes it again with all that has landed"

@@ -81,7 +81,10 @@ class Supervisor:
         self._since = coordinator.now()
         self._snapshot_seq = 0
         self._untidy = True
-        self._standing, self._written, self._good = Standing(), "", ""
+        self._standing, self._written = Standing(), ""
+        self._good = ""  # where the branch was when it had all of these:
+        self._merges: dict[str, str] = {}
+        self._merged = 0  # so many the log had when we looked
         self._guards: dict[str, object] = {}
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -258,7 +261,7 @@ class Supervisor:
             self._mark("decided")
 
     def _facts(self, state: State) -> Facts:
-        standing = self._integration()
+        standing = self._integration(state)
         astray = standing.astray or self._elsewhere(state)
         return self.coordinator.facts(
             integration=standing.head,
@@ -269,28 +272,22 @@ class Supervisor:
             stopping=self._mode(state) in ("finish", "force"),
         )
 
-    def _integration(self) -> Standing:
-        """How the integration branch stands. Git is asked again only when the branch's file says something else."""
-        workspaces, branch = self.coordinator.workspaces, self.coordinator.settings.git.integration
-        written = workspaces.written_head(branch)
-        if not written or written != self._written or self._standing.astray:
+    def _integration(self, state: State) -> Standing:
+        """How the branch stands. Git is asked only when its file says something else, or the log of more merges."""
+        written = self.coordinator.workspaces.written_head(self.coordinator.settings.git.integration)
+        moved = not written or written != self._written
+        if moved or self._standing.astray or state.merged != self._merged:
             self._look_at_integration()
         return self._standing
 
     def _look_at_integration(self) -> None:
         """Whether everything that has landed is on it. One that is gone is made again only if that loses nothing."""
-        coordinator, git = self.coordinator, self.coordinator.settings.git
-        self._written = coordinator.workspaces.written_head(git.integration)
-        found = coordinator.workspaces.standing(git.integration, git.target, coordinator.merges, good=self._good)
+        coordinator, branch = self.coordinator, self.coordinator.settings.git.integration
+        self._written = coordinator.workspaces.written_head(branch)
+        found = self._stands()
         if found.again:
-            head = coordinator.workspaces.ensure_integration(git.integration, git.target, start=found.again)
-            self._mark("restored:before")
-            reason = f"everything that is known to have been on it is there; {git.target} was the target"
-            restored = e.IntegrationRestored(branch=git.integration, commit=head, reason=reason)
-            coordinator.transact(lambda _state: [restored])
-            self._mark("restored:after")
-            found = Standing(head=head)
-        if found.head:
+            found = self._restored(found.again)
+        if found.head and found.head != self._good:
             coordinator.workspaces.remember(found.head)
             self._good = found.head
         if found.astray and found.astray != self._standing.astray:
@@ -298,6 +295,26 @@ class Supervisor:
         self._standing = found
         if found.head != self._written:
             self._written = ""  # moved meanwhile, or another name for something: asked again
+
+    def _stands(self) -> Standing:
+        coordinator, git = self.coordinator, self.coordinator.settings.git
+        merges, self._merged = coordinator.merges(), coordinator.store.state.merged
+        found = coordinator.workspaces.standing(git.integration, git.target, merges, good=self._good, sure=self._merges)
+        if found.head:
+            self._merges = merges
+        return found
+
+    def _restored(self, commit: str) -> Standing:
+        """The branch is gone, and everything that is known to have been on it is at this commit: made again there."""
+        coordinator, git = self.coordinator, self.coordinator.settings.git
+        if coordinator.workspaces.ensure_integration(git.integration, git.target, start=commit) != commit:
+            return self._stands()  # somebody else was first
+        self._mark("restored:before")
+        reason = "everything that is known to have been on it is there"
+        restored = e.IntegrationRestored(branch=git.integration, commit=commit, reason=reason)
+        coordinator.transact(lambda _state: [restored])
+        self._mark("restored:after")
+        return self._stands()
 
     def _elsewhere(self, state: State) -> str:
         """Why a landing that met the branch in a place where it cannot be moved is not tried again yet."""

@@ -95,13 +95,14 @@ class Workspaces:
         return repository.ensure_integration(self._git, branch, target, start=start)
 
     def standing(
-        self, branch: str, target: str, merges: Callable[[], Mapping[str, str]], *, good: str = ""
+        self, branch: str, target: str, merges: Mapping[str, str], *, good: str = "", sure: Collection[str] = ()
     ) -> Standing:
         """Whether the branch has all that landed, what to run if not, and where it can be made again. Writes nothing.
 
-        ``merges`` are those known to have landed, each with its task, oldest first; ``good`` is known to have them all.
+        ``merges`` are those known to have landed, each with its task, oldest first. ``good`` is known to have those
+        that are ``sure``.
         """
-        return standings.look(self._git, branch, target, merges, good=good)
+        return standings.look(self._git, branch, target, merges, good=good, sure=sure)
 
     def remember(self, head: str) -> None:
         """Keep what was seen on the integration branch, whatever happens to the branch."""

@@ -9,7 +9,7 @@ What was seen on the branch is kept under a ref of its own, so that it can be br
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from coordination.workspaces.git import Git
@@ -27,18 +27,22 @@ class Standing:
     again: str = ""  # it is gone, and this commit has everything that was on it
 
 
-def look(git: Git, branch: str, target: str, merges: Callable[[], Mapping[str, str]], *, good: str = "") -> Standing:
+def look(
+    git: Git, branch: str, target: str, merges: Mapping[str, str], *, good: str = "", sure: Collection[str] = ()
+) -> Standing:
     """How the branch stands. Writes nothing.
 
-    ``merges`` gives the landed merges that the log knows, each with its task, oldest first. ``good``: a commit that has
-    all of them, when one is known.
+    ``merges`` are the landed merges that the log knows, each with its task, oldest first. ``good``: a commit that is
+    known to have those that are ``sure``.
     """
     head = git.commit_at(f"refs/heads/{branch}")
     if head is None:
-        return _gone(git, branch, target, merges())
-    if good and git.is_ancestor(good, head):
-        return Standing(head=head)
-    why = _lost(git, branch, head, merges())
+        return _gone(git, branch, target, merges)
+    if good and (good == head or git.is_ancestor(good, head)):
+        doubtful = {merge: task for merge, task in merges.items() if merge not in sure}
+    else:
+        doubtful = dict(merges)
+    why = _lost(git, branch, head, doubtful)
     return Standing(head="" if why else head, astray=why)
 
 

@@ -20,8 +20,21 @@ from typing import Any
 
 import pytest
 
+from coordination import worker
 from coordination.errors import LockHeld
-from coordination.model.runs import GateResult, LandingRequest, Pooling, WorkspaceRequest
+from coordination.model.runs import (
+    Ending,
+    GateCommand,
+    GateResult,
+    LandingRequest,
+    Limits,
+    MemberRequest,
+    Outcome,
+    Pooling,
+    Purpose,
+    RunRequest,
+    WorkspaceRequest,
+)
 from coordination.workspaces import Workspaces
 
 INTEGRATION = "coordination/integration"
@@ -250,6 +263,117 @@ def test_landing(scene: Scene) -> None:
         assert scene.workspaces.preserved("T") == ()
 
     assert cut_everywhere(scene, lambda: scene.land("T"), check) >= 15
+
+
+@pytest.mark.timeout(180)
+def test_landing_several(scene: Scene) -> None:
+    """However it was cut, of three that land together two are merged once each, the bad one is not, nothing is lost."""
+    commits = {}
+    for task in ("A", "B", "C"):
+        (scene.ensure(task) / f"{task}.txt").write_text(f"{task}\n")
+        commits[task] = str(scene.commit(task))
+    (scene.root / "user.txt").write_text("user\n")
+    git(scene.root, "add", "--all")
+    git(scene.root, "commit", "--quiet", "--message=User")
+    others = [MemberRequest(task=task, commit=commits[task], message=f"Land {task}") for task in ("B", "C")]
+    request = LandingRequest(
+        commit=commits["A"], branch=INTEGRATION, target="main", message="Land A", batch=tuple(others)
+    )
+    told: dict[str, str] = {}
+
+    def without_b(directory: Path, commit: str, _names: object) -> tuple[GateResult, ...]:
+        return (GateResult(gate="test", commit=commit, exit_code=int((directory / "B.txt").exists())),)
+
+    def land() -> None:
+        results = scene.workspaces.land_batch(request, task="A", gates=without_b)
+        told.update({task: result.kind for task, result in results.items()})
+
+    def check() -> None:
+        if told:  # nothing is told by one that was cut; what is told afterwards is told of each
+            assert told == {"A": "merged", "B": "gate_failed", "C": "merged"}
+        merges = git(scene.root, "log", "--first-parent", "--format=%s|%P", INTEGRATION).splitlines()
+        assert [line.split("|")[0] for line in merges] == ["Land C", "Land A", "Take in main", "Start"]
+        assert [line.split()[-1] for line in merges[:2]] == [commits[task] for task in ("C", "A")]
+        assert git(scene.root, "ls-tree", "-r", "--name-only", INTEGRATION).split() == [
+            *("A.txt", "C.txt", "story.txt", "user.txt")
+        ]
+        assert git(scene.root, "show", "coordination/task/B:B.txt") == "B\n"
+        told.clear()
+
+    assert cut_everywhere(scene, land, check) >= 40
+
+
+@pytest.mark.timeout(600)
+def test_a_worker_that_lands_several(scene: Scene, tier: int, figure: Callable[..., None]) -> None:
+    """However the worker was cut, another one lands each once, tells what became of each, and clears up after them."""
+    commits = {}
+    for task in ("A", "B", "C"):
+        (scene.ensure(task) / f"{task}.txt").write_text(f"{task}\n")
+        commits[task] = str(scene.commit(task))
+    gate = GateCommand(name="unit", argv=("test", "!", "-e", "B.txt"))
+    others = [MemberRequest(task=task, commit=commits[task], gates=("unit",)) for task in ("B", "C")]
+    landing = LandingRequest(
+        commit=commits["A"], branch=INTEGRATION, target="main", gates=("unit",), batch=tuple(others)
+    )
+    told: list[Outcome] = []
+
+    def land() -> None:
+        number = len(list((scene.root / ".coordination").glob("runs/*"))) + 1
+        directory = scene.root / f".coordination/runs/A.{number}.landing"
+        directory.mkdir(parents=True)
+        request = RunRequest(
+            run=directory.name,
+            task="A",
+            purpose=Purpose.LANDING,
+            token=number,
+            repository=str(scene.root / ".git"),
+            state_directory=str(scene.root / ".coordination"),
+            workspace=WorkspaceRequest(name=directory.name),
+            limits=Limits(),
+            gates=(gate,),
+            landing=landing,
+        )
+        told.append(worker.work(request, directory, worker.Stop(directory / "stop.json")))
+
+    def check() -> None:
+        for outcome in told:
+            assert (outcome.ending, outcome.commit) == (Ending.SUCCEEDED, scene.rev(f"{INTEGRATION}^"))
+            failed, merged = outcome.batch
+            assert (failed.task, failed.kind, merged.task, merged.kind) == ("B", "gate_failed", "C", "merged")
+            assert "gate 'unit' exited 1" in failed.reason
+            assert merged.merge == scene.rev(INTEGRATION)
+        merges = git(scene.root, "log", "--first-parent", "--format=%s|%P", INTEGRATION).splitlines()
+        assert [line.split("|")[0] for line in merges] == ["Land C", "Land A", "Start"]
+        assert [line.split()[-1] for line in merges[:2]] == [commits["C"], commits["A"]]
+        assert scene.workspaces.names() == ("B",)
+        told.clear()
+
+    every = 1 if tier == 2 else 9
+    gestures = cut_everywhere(scene, land, check, which=range(1, 1000, every))
+    figure("landing", "gestures of a worker that lands several, each cut", gestures // every, note=f"every {every}")
+    assert gestures >= 60
+
+
+def test_making_the_branch_again(scene: Scene) -> None:
+    """However it was cut, the branch that somebody removed is where it was, and what was on it is kept."""
+    (scene.ensure("T") / "new.txt").write_text("new\n")
+    scene.commit("T")
+    assert scene.land("T") == "merged"
+    merge = scene.rev(INTEGRATION)
+    scene.workspaces.remember(merge)
+    git(scene.root, "update-ref", "-d", f"refs/heads/{INTEGRATION}")
+
+    def again() -> None:
+        standing = scene.workspaces.standing(INTEGRATION, "main", {merge: "T"})
+        assert standing.head or standing.again
+        if standing.again:
+            scene.workspaces.ensure_integration(INTEGRATION, "main", start=standing.again)
+        scene.workspaces.remember(scene.rev(INTEGRATION))
+
+    def check() -> None:
+        assert scene.rev(INTEGRATION) == scene.rev("refs/coordination/landed") == merge
+
+    assert cut_everywhere(scene, again, check) >= 5
 
 
 def test_removing(scene: Scene) -> None:

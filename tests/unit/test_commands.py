@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from coordination.errors import NotFound, Refused, Rejected
 from coordination.model import commands
 from coordination.model import events as e
-from coordination.model.runs import DiffStat, Ending, GateResult, Outcome, Purpose, Rule
+from coordination.model.runs import DiffStat, Ending, GateResult, Landed, Outcome, Purpose, Rule
 from coordination.model.state import State
 from coordination.model.taskfile import Submission
 from coordination.model.tasks import Kind, ReviewMode, Status, TaskSpec
-from coordination.settings import Gates, LimitSettings, Settings
+from coordination.settings import Gates, LimitSettings, RoleSettings, Settings
 from coordination.testing.strategies import GATES, World, facts
 
 Command = Callable[[State], Sequence[e.AnyEvent]]
@@ -227,6 +227,34 @@ def test_what_lands_cannot_be_cancelled() -> None:
     """The merge may be made already."""
     with pytest.raises(Refused, match="landing just now"):
         commands.cancel(landing().state, "A")
+
+
+def test_what_lands_with_another_is_bound_like_what_lands_alone() -> None:
+    """Not cancelled while it lands, nor between the end of the landing and TaskMerged; paused it may be."""
+    made = World(facts=facts(Settings(roles={"green": RoleSettings(slots=3)})))
+    for name in ("A", "B", "C"):
+        made.submit(name, TaskSpec(prompt="p", title="t", review=ReviewMode.NEVER, gates=()))
+    made.decide()
+    made.transact(commands.pause(made.state, None))
+    for name in ("A", "B", "C"):
+        made.end(name, Outcome(ending=Ending.SUCCEEDED, commit=f"c{name}", diff=DiffStat(files=1, insertions=1)))
+    made.transact(commands.resume(made.state, None))
+    made.decide()
+    with pytest.raises(Refused, match="landing just now"):
+        commands.cancel(made.state, "B")
+    with pytest.raises(Refused, match="approved"):
+        commands.retry(made.state, "B")
+    assert commands.approve(made.state, "B") == ()
+    made.transact(commands.pause(made.state, "B"))
+    run = made.live("A")
+    others = (Landed(task="B", kind="merged", merge="m2"), Landed(task="C", kind="left"))
+    outcome = Outcome(ending=Ending.SUCCEEDED, commit="m1", batch=others)
+    made.transact(commands.end(made.state, run.id, outcome, token=run.token))
+    with pytest.raises(Refused, match="has just landed"):
+        commands.cancel(made.state, "B")
+    assert commands.cancel(made.state, "C")
+    made.decide()
+    assert str(made.state.find("B").status) == "merged"
 
 
 def test_what_has_landed_but_is_not_recorded_as_merged_cannot_be_cancelled() -> None:

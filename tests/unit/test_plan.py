@@ -16,6 +16,7 @@ from coordination.model.runs import (
     Finding,
     GateResult,
     GateTry,
+    Landed,
     Outcome,
     Purpose,
     Usage,
@@ -24,7 +25,7 @@ from coordination.model.state import Task
 from coordination.model.tasks import Kind, ReviewMode, Status, TaskSpec
 from coordination.planning.plan import plan, route
 from coordination.policy import Policies, Policy, shipped
-from coordination.settings import Gates, LimitSettings, Retry, Review, RoleSettings, Settings
+from coordination.settings import Gates, Landing, LimitSettings, Retry, Review, RoleSettings, Settings
 from coordination.testing.strategies import GATES, ROLES, World, facts
 
 GATED = Settings(gates=Gates(default=("unit",), named=GATES))
@@ -946,6 +947,163 @@ def test_a_landing_that_names_no_merge_commit_is_made_again() -> None:
     made.end("A", ended(Ending.SUCCEEDED))
     made.wait(1000.0)
     assert (running(made), task(made).returns) == ({"A": "landing"}, 0)
+
+
+# ---- landing together ------------------------------------------------------------------------------------------------
+
+
+def together(*names: str, settings: Settings = UNGATED, **specs: TaskSpec) -> World:
+    """These tasks, approved while everything was paused; then the first in order lands with those behind it."""
+    made = started(settings, **{name: specs.get(name, spec(review=ReviewMode.NEVER)) for name in names})
+    made.ask(lambda state: commands.pause(state, None))
+    for name in names:
+        made.end(name, committed(f"c{name}"))
+    made.ask(lambda state: commands.resume(state, None))
+    made.decide()
+    return made
+
+
+def taken(made: World, task: str = "A") -> list[str]:
+    return [member.task for member in made.live(task).batch]
+
+
+def landing(*others: Landed, **fields: Any) -> Outcome:
+    return replace(replace(LANDED, **fields), batch=others)
+
+
+def test_those_behind_land_with_the_first_in_their_order() -> None:
+    """One run, with the commits that were approved; nobody else lands meanwhile."""
+    made = together("A", "B", settings=UNGATED)
+    run = made.live("A")
+    assert [(member.task, member.commit) for member in run.batch] == [("B", "cB")]
+    assert run.onto == made.facts.integration
+    assert task(made, "B").lands_with == "A.2.landing"
+    assert running(made) == {"A": "landing"}
+
+
+def test_each_of_them_goes_where_what_became_of_it_leads() -> None:
+    """Merged, in conflict, failed or left: each follows from its own fate, in one batch of events with the first's."""
+    greens = Settings(roles={"green": RoleSettings(slots=5)})
+    made = together("A", "B", "C", "D", "E", settings=greens)
+    report = ConflictReport(files=("x",), others=("A",), integration="m1")
+    passed = (GateResult(gate="unit", commit="m9", exit_code=0),)
+    fates = (
+        Landed(task="B", kind="merged", merge="m2", gates=passed),
+        Landed(task="C", kind="conflict", conflict=report, reason="conflict with what A landed in x"),
+        Landed(task="D", kind="gate_failed", reason="after merging: gate 'unit' exited 1"),
+        Landed(task="E", kind="left"),
+    )
+    made.end("A", landing(*fates))
+    stand = [str(status(made, name)) for name in "ABCDE"]
+    assert stand == ["merged", "merged", "running", "running", "approved"]
+    assert (task(made, "B").merge, task(made, "B").commit) == ("m2", "cB")
+    assert running(made) == {"C": "work", "D": "work", "E": "landing"}
+    for name in "CD":
+        assert (task(made, name).returns, task(made, name).attempts) == (1, 0)
+        assert made.live(name).bring_in == made.facts.integration
+    assert task(made, "E").returns == 0
+    merged = [batch for batch in made.batches for r in batch.records if isinstance(r.event, e.TaskMerged)]
+    assert merged[0] is merged[1]
+
+
+def test_one_sent_back_by_what_the_target_gained_takes_in_the_target() -> None:
+    """Also in later tries, until a landing of its own says otherwise."""
+    made = together("A", "B")
+    report = ConflictReport(files=("x",), others=("target",), integration="t9")
+    made.end("A", landing(Landed(task="B", kind="conflict", conflict=report, reason="conflict")))
+    assert made.live("B").bring_in == "t9"
+    made.end("B", ended(Ending.FAILED))
+    made.wait(1000.0)
+    assert made.live("B").bring_in == "t9"
+    made.end("B", committed("cB2"))
+    made.end("B", CONFLICT)
+    assert made.live("B").bring_in == made.facts.integration
+
+
+def test_the_third_return_from_the_landings_of_others_waits_for_a_person() -> None:
+    """A conflict in company counts like one alone."""
+    made = together("A", "B", settings=Settings(limits=LimitSettings(returns_max=1)))
+    made.end("A", landing(Landed(task="B", kind="gate_failed", reason="it fails")))
+    assert (status(made, "B"), task(made, "B").returns) == (Status.WAITING_FOR_PERSON, 1)
+    made.ask(lambda state: commands.approve(state, "B"))
+    made.decide()
+    assert running(made) == {"B": "landing"}
+
+
+def test_what_is_paused_waits_to_be_repeated_or_is_too_many_is_not_taken_along() -> None:
+    """Each for its reason; the rest is."""
+    settings = Settings(landing=Landing(batch_max=2), roles={"green": RoleSettings(slots=5)})
+    made = together("A", "B", "C", settings=settings)
+    assert taken(made) == ["B"]
+    made.ask(lambda state: commands.pause(state, "B"))
+    made.end("A", ended(Ending.CRASHED))
+    assert running(made) == {"C": "landing"}
+    assert taken(made, "C") == []
+
+
+def test_after_a_landing_without_a_word_its_first_goes_alone() -> None:
+    """Whatever of the batch ended it, the first is tried by itself, and is no part of anybody else's."""
+    made = together("A", "B", "C", settings=Settings(roles={"green": RoleSettings(slots=5)}))
+    made.end("A", ended(Ending.CRASHED))
+    assert (running(made), taken(made, "B")) == ({"B": "landing"}, ["C"])
+    made.wait(1000.0)
+    made.end("B", replace(LANDED, commit="m2", batch=(Landed(task="C", kind="merged", merge="m3"),)))
+    assert (running(made), taken(made)) == ({"A": "landing"}, [])
+    assert (task(made, "A").attempts, task(made, "A").returns) == (0, 0)
+
+
+def test_a_longer_landing_is_given_more_time() -> None:
+    """As many searches as it may take; one alone has what it always had."""
+    alone, four = together("A"), together("A", "B", "C", "D", settings=Settings(roles={"green": RoleSettings(slots=5)}))
+    assert alone.live("A").limits.timeout_seconds == 3600.0
+    assert four.live("A").limits.timeout_seconds == 3 * 3600.0
+
+
+def test_nothing_lands_on_a_branch_that_is_astray_and_nothing_starts_from_it() -> None:
+    """What has begun goes on; when the branch is right again, everything does."""
+    made = together("A", "B")
+    made.facts = replace(made.facts, astray="the branch was moved; run: git branch", integration="")
+    made.submit("C", spec())
+    made.wait(1000.0)
+    assert running(made) == {"A": "landing"}
+    made.end("A", ended(Ending.CRASHED, code="astray"))
+    made.wait(1000.0)
+    assert running(made) == {}
+    made.facts = replace(made.facts, astray="", integration="m5")
+    made.decide()
+    assert running(made) == {"A": "landing", "C": "work"}
+
+
+def test_a_landing_that_met_the_branch_astray_costs_nothing_and_is_made_again() -> None:
+    """It says nothing about the commit, and nobody is asked before the branch is right again."""
+    made = approved("A")
+    for _ in range(10):
+        made.end("A", ended(Ending.CRASHED, "checked out", code="astray"))
+    assert running(made) == {"A": "landing"}
+    assert (task(made).attempts, task(made).returns) == (0, 0)
+
+
+def test_an_old_task_of_low_priority_lands_within_the_bound() -> None:
+    """One lands while two more come: after the difference in priority, in minutes, nobody passes it any more."""
+    settings = Settings(landing=Landing(batch_max=1), roles={"green": RoleSettings(slots=50)})
+    made = world(settings)
+    made.submit("low", spec(review=ReviewMode.NEVER))
+    begin, landed, number = made.facts.now, [], 0
+    while status(made, "low") is not Status.MERGED:
+        for _ in range(2):
+            number += 1
+            made.submit(f"h{number}", spec(review=ReviewMode.NEVER, priority=10))
+            made.wait(30.0)
+            for run in [run for run in made.state.live_runs() if run.purpose is Purpose.WORK]:
+                made.end(run.task, committed(f"c-{run.task}"))
+        (now,) = [run for run in made.state.live_runs() if run.purpose is Purpose.LANDING]
+        landed.append(now.task)
+        made.end(now.task, replace(LANDED, commit=f"m-{now.task}"))
+        assert len(landed) < 50, "it is passed over for ever"
+    before = [made.state.find(name).submitted_at - begin for name in landed[1:-1]]
+    assert landed[-1] == "low"
+    assert max(before) <= 10 * 60.0
+    assert any(task.status is Status.APPROVED for task in made.state.tasks.values()), "nobody had to be passed over"
 
 
 # ---- pause, drain, stop ----------------------------------------------------------------------------------------------
