@@ -18,6 +18,7 @@ from coordination.workspaces.repository import shown
 STATE = ".coordination"
 _TASK = "Coordination-Task"
 _LINK = "160000"
+_LINK_BYTES = int(_LINK, 8).to_bytes(4, "big")  # as an index has it; found by chance it costs one call
 _MARKERS = r"^(<{7,} HEAD|>{7,} ([0-9a-f]{40,64}|theirs))"
 _OUR_MARKERS = r"^>{7,} [0-9a-f]{40,64}$"  # nobody but a merge of ours names a side by its full hash
 _PATHS_MAX = 500
@@ -65,6 +66,18 @@ def nested_repositories(git: Git) -> tuple[str, ...]:
     return tuple(name for name in found if f"./{name}/" not in ignored or name in links)
 
 
+def filled_links(git: Git) -> tuple[str, ...]:
+    """Directories that git takes for submodules, and in which something is: git itself does not look there."""
+    index = git.directory / "index"
+    if not index.exists() or _LINK_BYTES not in index.read_bytes():
+        return ()
+    return tuple(path for path in _links(git) if _filled(git.tree / path))
+
+
+def _filled(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and any(path.iterdir())
+
+
 def _nested(tree: Path) -> Sequence[str]:
     found = []
     left = [str(tree)]  # a list and no recursion: what was built there may be deeper than our stack
@@ -102,6 +115,12 @@ def _staged(git: Git) -> str:
             directories=shown(nested),
         )
     links = _links(git)
+    filled = [path for path in links if _filled(git.tree / path)]
+    if filled:
+        raise NestedRepository(
+            f"{git.tree} has files in submodules: {', '.join(shown(filled))}. No commit can hold them: remove them",
+            directories=shown(filled),
+        )
     git.run("add", "--all", "--", ":/", f":(exclude,top,literal){STATE}", magic=True)
     _restore_links(git, links)
     return git.text("write-tree")

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from coordination.errors import Conflict
 from coordination.files import make_directory
-from coordination.workspaces.commits import STATE, nested_repositories
+from coordination.workspaces.commits import STATE, filled_links, nested_repositories
 from coordination.workspaces.git import Git, clear_locks
 from coordination.workspaces.place import Place
 from coordination.workspaces.repository import shown
@@ -56,10 +56,15 @@ def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits
 
 def _as_committed(git: Git, *, ignored: bool) -> bool:
     """Whether there is nothing but HEAD's files, staged or not, by one quick call. False may also mean: ask further."""
-    if (git.directory / "MERGE_HEAD").exists() or nested_repositories(git):
+    if (git.directory / "MERGE_HEAD").exists() or _beyond(git):
         return False
     asked = ["--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=none", *["--ignored"] * ignored]
     return git.run("status", *asked).names == []
+
+
+def _beyond(git: Git) -> list[str]:
+    """Directories in which git itself does not look: repositories within this one, and submodules."""
+    return list(dict.fromkeys((*nested_repositories(git), *filled_links(git))))
 
 
 def preserved(git: Git, task: str) -> tuple[str, ...]:
@@ -91,7 +96,7 @@ def _own_index(git: Git, index: Path, head: str | None) -> Git:
 
 def _add_everything(git: Git, *, ignored: bool) -> list[str]:
     """Put all files into the index; returns those that were left out."""
-    nested = nested_repositories(git)
+    nested = _beyond(git)
     around = [f":(exclude,top,literal){directory}" for directory in nested]
     git.run(
         "add",
@@ -108,7 +113,7 @@ def _add_everything(git: Git, *, ignored: bool) -> list[str]:
     if ignored:
         candidates += git.run("ls-files", "-z", "--others", "--ignored", "--exclude-standard").names
     fitting = _fitting(git.tree, candidates)
-    # where a submodule was checked out its files take the place of the link to it
+    # the files that are in a submodule take the place of the link to it
     _update_index(git, "--force-remove", [place for place in nested if any(_is_below(name, place) for name in fitting)])
     _update_index(git, "--add", fitting)
     new = git.run(
@@ -117,7 +122,8 @@ def _add_everything(git: Git, *, ignored: bool) -> list[str]:
     secrets = [name for name in new if _is_secret(name)]
     _update_index(git, "--force-remove", secrets)
     kept = set(fitting) - set(secrets)
-    return [f"{directory}/.git" for directory in nested] + sorted({*candidates, *secrets} - kept)
+    repositories = [name for directory in nested if os.path.lexists(git.tree / (name := f"{directory}/.git"))]
+    return repositories + sorted({*candidates, *secrets} - kept)
 
 
 def _update_index(git: Git, how: str, names: Iterable[str]) -> None:
