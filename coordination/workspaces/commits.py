@@ -18,7 +18,6 @@ from coordination.workspaces.repository import shown
 STATE = ".coordination"
 _TASK = "Coordination-Task"
 _LINK = "160000"
-_LINK_BYTES = int(_LINK, 8).to_bytes(4, "big")  # as an index has it; found by chance it costs one call
 _MARKERS = r"^(<{7,} HEAD|>{7,} ([0-9a-f]{40,64}|theirs))"
 _OUR_MARKERS = r"^>{7,} [0-9a-f]{40,64}$"  # nobody but a merge of ours names a side by its full hash
 _PATHS_MAX = 500
@@ -68,9 +67,6 @@ def nested_repositories(git: Git) -> tuple[str, ...]:
 
 def filled_links(git: Git) -> tuple[str, ...]:
     """Directories that git takes for submodules, and in which something is: git itself does not look there."""
-    index = git.directory / "index"
-    if not index.exists() or _LINK_BYTES not in index.read_bytes():
-        return ()
     return tuple(path for path in _links(git) if _filled(git.tree / path))
 
 

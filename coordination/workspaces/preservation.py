@@ -20,6 +20,7 @@ from coordination.errors import Conflict
 from coordination.files import make_directory
 from coordination.workspaces.commits import STATE, filled_links, nested_repositories
 from coordination.workspaces.git import Git, clear_locks
+from coordination.workspaces.index import unseen
 from coordination.workspaces.place import Place
 from coordination.workspaces.repository import shown
 
@@ -37,7 +38,7 @@ def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits
     """
     clear_locks(git.directory)
     head = git.commit_at("HEAD")
-    if head and _as_committed(git, ignored=ignored) and not (commits and _unreachable(git, head, task)):
+    if head and _as_committed(git, head, ignored=ignored) and not (commits and _unreachable(git, head, task)):
         return None
     with _scratch(place, git.tree.name) as scratch:
         indexed = _own_index(git, scratch / "index", head)
@@ -54,17 +55,27 @@ def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits
     return _named(git, task, tree, parents, _message(git, left_out))
 
 
-def _as_committed(git: Git, *, ignored: bool) -> bool:
+def _as_committed(git: Git, head: str, *, ignored: bool) -> bool:
     """Whether there is nothing but HEAD's files, staged or not, by one quick call. False may also mean: ask further."""
-    if (git.directory / "MERGE_HEAD").exists() or _beyond(git):
+    if (git.directory / "MERGE_HEAD").exists() or nested_repositories(git):
+        return False
+    if _unseen(git, head) and (filled_links(git) or _hidden(git)):
         return False
     asked = ["--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=none", *["--ignored"] * ignored]
     return git.run("status", *asked).names == []
 
 
-def _beyond(git: Git) -> list[str]:
-    """Directories in which git itself does not look: repositories within this one, and submodules."""
-    return list(dict.fromkeys((*nested_repositories(git), *filled_links(git))))
+def _unseen(git: Git, head: str | None) -> bool:
+    """Whether the index names anything that git itself does not look at."""
+    index = git.directory / "index"
+    return head is not None and index.exists() and unseen(index.read_bytes(), len(head) // 2)
+
+
+def _hidden(git: Git) -> list[str]:
+    """Files that are there, and that git was told to take for unchanged or to leave out."""
+    listed = [entry.partition(" ") for entry in git.run("ls-files", "-v", "-z").names]
+    names = [name for tag, _, name in listed if tag.islower() or tag == "S"]
+    return [name for name in names if os.path.lexists(git.tree / name)]
 
 
 def preserved(git: Git, task: str) -> tuple[str, ...]:
@@ -89,6 +100,10 @@ def _own_index(git: Git, index: Path, head: str | None) -> Git:
     if real.exists():
         # with its time: git looks again at files as young as the index, and at no others
         shutil.copy2(real, index)
+        if _unseen(git, head):
+            hidden = _hidden(own)
+            for how in ("--no-assume-unchanged", "--no-skip-worktree"):
+                _update_index(own, how, hidden)
     elif head:
         own.run("read-tree", head)
     return own
@@ -96,7 +111,7 @@ def _own_index(git: Git, index: Path, head: str | None) -> Git:
 
 def _add_everything(git: Git, *, ignored: bool) -> list[str]:
     """Put all files into the index; returns those that were left out."""
-    nested = _beyond(git)
+    nested = list(dict.fromkeys((*nested_repositories(git), *filled_links(git))))  # git itself does not look there
     around = [f":(exclude,top,literal){directory}" for directory in nested]
     git.run(
         "add",
