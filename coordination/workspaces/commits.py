@@ -73,6 +73,15 @@ def within(name: str, names: Sequence[str]) -> bool:
     return any(name == other or name.startswith(f"{other}/") for other in names)
 
 
+def filled_links(git: Git) -> tuple[str, ...]:
+    """Directories that git takes for submodules, and in which something is: git itself does not look there."""
+    return tuple(path for path in _links(git) if _filled(git.tree / path))
+
+
+def _filled(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and any(path.iterdir())
+
+
 def _nested(tree: Path) -> Sequence[str]:
     found = []
     left = [str(tree)]  # a list and no recursion: what was built there may be deeper than our stack
@@ -110,6 +119,12 @@ def _staged(git: Git) -> str:
             directories=shown(nested),
         )
     links = _links(git)
+    filled = [path for path in links if _filled(git.tree / path)]
+    if filled:
+        raise NestedRepository(
+            f"{git.tree} has files in submodules: {', '.join(shown(filled))}. No commit can hold them: remove them",
+            directories=shown(filled),
+        )
     git.run("add", "--all", *_without(git, STATE), magic=True)
     _unstage_private(git)
     _restore_links(git, links)

@@ -9,7 +9,7 @@ locks behind. So every call
 * overrides every setting through which a repository can start a command: hooks, fsmonitor, signing, and by name the
   filters and merge drivers its configuration defines. A filter does nothing; a merge driver becomes git's own merge
   of text, because one that does nothing would silently drop the other side;
-* takes paths literally and ends within a time.
+* takes paths literally, and two that differ in case for two where they are; and ends within a time.
 """
 
 from __future__ import annotations
@@ -232,8 +232,9 @@ class Git:
             "GIT_AUTHOR_EMAIL": _ADDRESS,
             "GIT_COMMITTER_NAME": _NAME,
             "GIT_COMMITTER_EMAIL": _ADDRESS,
-            "GIT_CONFIG_COUNT": str(len(settings)),
         }
+        settings = {**settings, **_cases(self.common)}
+        environment["GIT_CONFIG_COUNT"] = str(len(settings))
         for number, (key, value) in enumerate(settings.items()):
             environment[f"GIT_CONFIG_KEY_{number}"] = key
             environment[f"GIT_CONFIG_VALUE_{number}"] = value
@@ -318,6 +319,12 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def _program() -> str:
     return _on_path(os.environ.get("PATH", os.defpath))
+
+
+@lru_cache(1)
+def _cases(common: Path) -> dict[str, str]:
+    """Two names that differ in case are two files where the filesystem says so, whatever the repository says."""
+    return {} if (common / "CoNfIg").exists() else {"core.ignoreCase": "false"}
 
 
 @lru_cache(1)

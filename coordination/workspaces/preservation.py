@@ -19,8 +19,9 @@ from pathlib import Path, PurePosixPath
 
 from coordination.errors import Conflict
 from coordination.files import make_directory
-from coordination.workspaces.commits import STATE, nested_repositories, private, within
+from coordination.workspaces.commits import STATE, filled_links, nested_repositories, private, within
 from coordination.workspaces.git import Git, clear_locks
+from coordination.workspaces.index import unseen
 from coordination.workspaces.place import Place
 from coordination.workspaces.repository import shown
 
@@ -38,7 +39,7 @@ def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits
     """
     clear_locks(git.directory)
     head = git.commit_at("HEAD")
-    if head and _as_committed(git, ignored=ignored) and not (commits and _unreachable(git, head, task)):
+    if head and _as_committed(git, head, ignored=ignored) and not (commits and _unreachable(git, head, task)):
         return None
     with _scratch(place, git.tree.name) as scratch:
         indexed = _own_index(git, scratch / "index", head)
@@ -56,12 +57,27 @@ def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits
     return _named(git, task, tree, parents, _message(git, left_out))
 
 
-def _as_committed(git: Git, *, ignored: bool) -> bool:
+def _as_committed(git: Git, head: str, *, ignored: bool) -> bool:
     """Whether there is nothing but HEAD's files, staged or not, by one quick call. False may also mean: ask further."""
     if (git.directory / "MERGE_HEAD").exists() or nested_repositories(git):
         return False
+    if _unseen(git, head) and (filled_links(git) or _hidden(git)):
+        return False
     asked = ["--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=none", *["--ignored"] * ignored]
     return git.run("status", *asked, "--", ":/", *_around(private(git)), magic=True).names == []
+
+
+def _unseen(git: Git, head: str | None) -> bool:
+    """Whether the index names anything that git itself does not look at."""
+    index = git.directory / "index"
+    return head is not None and index.exists() and unseen(index.read_bytes(), len(head) // 2)
+
+
+def _hidden(git: Git) -> list[str]:
+    """Files that are there, and that git was told to take for unchanged or to leave out."""
+    listed = [entry.partition(" ") for entry in git.run("ls-files", "-v", "-z").names]
+    names = [name for tag, _, name in listed if tag.islower() or tag == "S"]
+    return [name for name in names if os.path.lexists(git.tree / name)]
 
 
 def preserved(git: Git, task: str) -> tuple[str, ...]:
@@ -86,6 +102,10 @@ def _own_index(git: Git, index: Path, head: str | None) -> Git:
     if real.exists():
         # with its time: git looks again at files as young as the index, and at no others
         shutil.copy2(real, index)
+        if _unseen(git, head):
+            hidden = _hidden(own)
+            for how in ("--no-assume-unchanged", "--no-skip-worktree"):
+                _update_index(own, how, hidden)
     elif head:
         own.run("read-tree", head)
     return own
@@ -93,7 +113,8 @@ def _own_index(git: Git, index: Path, head: str | None) -> Git:
 
 def _add_everything(git: Git, *, ignored: bool) -> list[str]:
     """Put all files into the index; returns those that were left out."""
-    nested, lent = nested_repositories(git), private(git)
+    # git itself does not look there
+    nested, lent = list(dict.fromkeys((*nested_repositories(git), *filled_links(git)))), private(git)
     around = _around([*nested, *lent])
     git.run(
         "add",
@@ -111,13 +132,14 @@ def _add_everything(git: Git, *, ignored: bool) -> list[str]:
         asked = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", ":/", *_around(lent))
         candidates += git.run(*asked, magic=True).names
     fitting = _fitting(git.tree, candidates)
-    # where a submodule was checked out its files take the place of the link to it
+    # the files that are in a submodule take the place of the link to it
     _update_index(git, "--force-remove", [place for place in nested if any(_is_below(name, place) for name in fitting)])
     _update_index(git, "--add", fitting)
     secrets = _take_out_secrets(git, lent)
     kept = set(fitting) - set(secrets)
     there = [name for name in lent if os.path.lexists(git.tree / name)]
-    return [f"{directory}/.git" for directory in nested] + sorted({*candidates, *secrets, *there} - kept)
+    repositories = [name for directory in nested if os.path.lexists(git.tree / (name := f"{directory}/.git"))]
+    return repositories + sorted({*candidates, *secrets, *there} - kept)
 
 
 def _take_out_secrets(git: Git, lent: Sequence[str]) -> list[str]:

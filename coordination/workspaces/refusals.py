@@ -3,7 +3,7 @@
 ::
 
     Refused
-    ├── NestedRepository      a directory below the workspace has a ``.git`` of its own
+    ├── NestedRepository      a directory below the workspace has a ``.git`` of its own, or is a submodule
     ├── UnresolvedConflict    conflict markers are still in files that a merge left for the run to settle
     └── HeadMoved             the workspace is not on its branch, or its branch lost the commit it started from
 """

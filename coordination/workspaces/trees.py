@@ -163,6 +163,8 @@ def _fill(git: Git) -> None:
             git.run("read-tree", "HEAD")  # somebody removed it: the files are for the caller to keep
         return
     if not filled:
+        # git copies what the user set for the own worktree alone, for one: which part of it is checked out
+        (git.directory / "config.worktree").unlink(missing_ok=True)
         git.run("read-tree", "--reset", "-u", "HEAD")
     locked.write_text(_REASON)
 

@@ -252,6 +252,33 @@ def test_what_a_killed_run_left_is_kept_and_stays_unless_fresh(scene: Scene) -> 
     assert git(scene.root, "show", f"{ref}:new.txt") == "new"
 
 
+@pytest.mark.parametrize("version", ["2", "4"])
+@pytest.mark.parametrize("bit", ["--assume-unchanged", "--skip-worktree"])
+def test_files_that_git_was_told_not_to_look_at_are_kept(scene: Scene, bit: str, version: str) -> None:
+    """Git says that nothing changed; the workspace goes, and what was in those files is kept. What is staged, too."""
+    path = scene.ensure()
+    git(path, "update-index", "--index-version", version)
+    (path / ".gitignore").write_text("staged\n")
+    git(path, "add", ".gitignore")
+    git(path, "update-index", bit, "story.txt", ".gitignore")
+    (path / "story.txt").write_text("hidden\n")
+    (path / ".gitignore").write_text("hidden, too\n")
+    assert git(path, "status", "--porcelain") == "M  .gitignore"
+    ref = scene.workspaces.remove("T", "T")
+    assert git(scene.root, "show", f"{ref}:story.txt") == "hidden"
+    assert git(scene.root, "show", f"{ref}:.gitignore") == "hidden, too"
+    assert git(scene.root, "show", f"{ref}^2:.gitignore") == "staged"
+
+
+def test_a_file_that_is_left_out_is_not_taken_for_removed(scene: Scene) -> None:
+    """A workspace made sparse by its run has all that its commit has; there is nothing to keep."""
+    path = scene.ensure()
+    git(path, "update-index", "--skip-worktree", "story.txt")
+    (path / "story.txt").unlink()
+    assert git(path, "status", "--porcelain") == ""
+    assert scene.workspaces.remove("T", "T") is None
+
+
 def test_a_review_workspace_is_exactly_its_commit_whatever_was_there(scene: Scene) -> None:
     """A detached workspace loses changes, ignored files and a HEAD on a branch, after keeping the changes."""
     commit = scene.work("T", "story.txt", "reviewed\n")
