@@ -1,7 +1,8 @@
 """Where does a run work, and how does its work land? Git worktrees, and the only caller of git.
 
 Every verb may be repeated after a kill at any point: it looks at what is there and does what is missing. The user's
-checkout, index, branches, configuration and hooks are never touched, but for one line in ``info/exclude``.
+checkout, index, branches, configuration and hooks are never touched, but for one line in ``info/exclude`` and by
+``bring``, ``push`` and ``restore``, which only a person asks for.
 """
 
 from __future__ import annotations

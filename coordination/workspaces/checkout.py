@@ -71,7 +71,7 @@ def bring(place: Place, root: Path, *, target: str, integration: str) -> Bringin
             return _moved(place, found)
         publish_json(note_of(place), msgspec.to_builtins(Note(target=target, old=found.old, new=found.new)))
         try:
-            asked.user.run("merge", "--ff-only", "--no-overwrite-ignore", "--no-autostash", "--quiet", found.new)
+            asked.user.fast_forward(target, found.new)
         except GitFailed as error:
             return asked.interrupted() or _Survey(place, root, target, integration).refused(
                 f"git did not do it, and nothing was changed: {error.stderr}",

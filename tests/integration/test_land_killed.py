@@ -172,3 +172,11 @@ def test_the_filters_of_the_user_are_used_and_the_hooks_are_not(ahead: Scene, tm
     assert (ahead.root / "z.txt").read_text() == "Z\n"
     assert not (tmp_path / "hooked").exists()
     assert git(ahead.root, "rev-parse", "main") == git(ahead.root, "rev-parse", INTEGRATION)
+
+
+def test_how_the_user_likes_to_merge_is_left_out(ahead: Scene) -> None:
+    """Options for ``git merge`` on that branch would make something else of it, such as a squash."""
+    for key, value in (("branch.main.mergeOptions", "--squash"), ("merge.ff", "false"), ("merge.autoStash", "true")):
+        git(ahead.root, "config", key, value)
+    assert bring(ahead).state == "landed"
+    brought(ahead)
