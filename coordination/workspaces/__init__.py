@@ -16,7 +16,6 @@ from coordination.workspaces import audit as auditing
 from coordination.workspaces import (
     checkout,
     commits,
-    containment,
     landing,
     objects,
     phantoms,
@@ -29,6 +28,7 @@ from coordination.workspaces import (
 )
 from coordination.workspaces.audit import Outside
 from coordination.workspaces.checkout import Bringing
+from coordination.workspaces.containment import Containment
 from coordination.workspaces.landing import Gates, LandingResult
 from coordination.workspaces.place import Place
 from coordination.workspaces.refusals import HeadMoved, NestedRepository, UnresolvedConflict
@@ -66,6 +66,7 @@ class Workspaces:
     def __init__(self, common: Path, state: Path) -> None:
         self._place = Place(common=common.resolve(), state=state.resolve())
         self._git = self._place.git
+        self._containment = Containment(self._git)
 
     def exclude(self, pattern: str = ".coordination/") -> None:
         """Hide the state directory from ``git status``. The one line of the user's that is ever written."""
@@ -167,7 +168,7 @@ class Workspaces:
 
     def landed_content(self, commit: str, branches: Sequence[str]) -> str:
         """How one of the branches (commits) has what this commit and those before it brought; "" when none has."""
-        return sweeping.landed_content(self._git, commit, branches)
+        return sweeping.landed_content(self._containment, self._git, commit, branches)
 
     def drop_branch(self, ref: Ref, content: str, *, needed: Callable[[], str]) -> str | None:
         """Remove a task's branch, keeping first what is nowhere else. Raises Refused while it is needed, Conflict."""
@@ -217,7 +218,7 @@ class Workspaces:
 
     def contained(self, commit: str, branch: str) -> str:
         """How a branch (a commit) has what a commit brought: merged, same, squashed, rebased; "" when it has not."""
-        return containment.contained(self._git, commit, branch)
+        return self._containment.asked(commit, branch)
 
     def diff_stat(self, base: str, commit: str) -> DiffStat:
         """How large a change is."""

@@ -12,7 +12,7 @@ import msgspec
 
 from coordination.errors import Refused
 from coordination.workspaces.checkout import checked_out
-from coordination.workspaces.containment import Contained, contained
+from coordination.workspaces.containment import Contained, Containment
 from coordination.workspaces.git import Git
 from coordination.workspaces.place import Place
 from coordination.workspaces.preservation import keep_commit
@@ -41,7 +41,7 @@ def preserved_refs(git: Git) -> tuple[Ref, ...]:
     return tuple(Ref(name=name, task=name.split("/")[3], commit=c, at=at) for name, c, at in named)
 
 
-def landed_content(git: Git, commit: str, branches: Sequence[str]) -> Contained:
+def landed_content(containment: Containment, git: Git, commit: str, branches: Sequence[str]) -> Contained:
     """How one of the branches (commits) has what this commit and all before it brought; "" when any of it is missing.
 
     Not only the last one counts: what was written and taken back again is in the commits between.
@@ -49,8 +49,12 @@ def landed_content(git: Git, commit: str, branches: Sequence[str]) -> Contained:
     commits = git.text("rev-list", f"--max-count={COMMITS_MAX + 1}", commit, "--not", *branches).split()
     if len(commits) > COMMITS_MAX:
         return ""
-    found: list[Contained] = [_somewhere(git, each, branches) for each in commits]
-    return "" if "" in found else found[0] if found else "merged"
+    last: Contained = "merged"
+    for each in reversed(commits):  # the one asked for comes last
+        last = next((how for branch in branches if (how := containment.asked(each, branch))), "")
+        if not last:
+            break
+    return last
 
 
 def drop_branch(place: Place, ref: Ref, content: str, *, needed: Callable[[], str]) -> str | None:
@@ -70,10 +74,6 @@ def drop_preserved(place: Place, ref: Ref, *, needed: Callable[[], str]) -> None
     with place.locked("workspaces"):
         _refuse(ref, needed())
         place.git.drop_ref(ref.name, ref.commit)
-
-
-def _somewhere(git: Git, commit: str, branches: Sequence[str]) -> Contained:
-    return next((how for branch in branches if (how := contained(git, commit, branch))), "")
 
 
 def _worktree(place: Place, ref: Ref) -> str:

@@ -12,12 +12,17 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coordination import cli
+from coordination.coordinator import Coordinator
+from coordination.model import events as e
+from coordination.model.runs import Ending, Outcome, Purpose
+from coordination.model.state import State
 from coordination.testing.stage import Stage
 
 SETTINGS = {"agents": {"backend": "scripted"}, "supervisor": {"poll_seconds": 0.1, "stop_grace_seconds": 0.5}}
@@ -340,6 +345,33 @@ def test_a_person_lands_and_never_an_agent(stage: Stage) -> None:
     stage.environment["COORDINATION_RUN"] = f"{stage.uuid}/A.1.work"
     assert "A.1.work" in stage.coord("land", code=4)
     assert json.loads(stage.coord("land", "--dry-run", "--json"))["state"] == "ready"
+
+
+def test_while_a_task_lands_it_waits_unless_told(stage: Stage) -> None:
+    """What lands just now belongs to what a person expects; ``--now`` brings what is there."""
+    coordinator = Coordinator(stage.home)
+    coordinator.submit({"id": "C", "prompt": "x"})
+    commit = stage.git("rev-parse", "main").strip()
+    for number, purpose in ((1, Purpose.WORK), (2, Purpose.LANDING)):
+        run = f"C.{number}.{purpose}"
+        events: list[e.AnyEvent] = [e.RunPlanned(task="C", run=run, purpose=purpose, commit=commit)]
+        if purpose is Purpose.WORK:
+            ended = Outcome(ending=Ending.SUCCEEDED, commit=commit)
+            events.append(e.RunEnded(task="C", run=run, outcome=ended))
+            events.append(e.TaskApproved(task="C", evidence=e.Evidence(commit=commit)))
+        for event in events:
+            coordinator.transact(partial(_said, event))
+    before = everything(stage)
+    found = land(stage, code=4)
+    assert everything(stage) == before
+    assert "C.2.landing is under way" in found["reason"]
+    assert "coord land --now" in found["remedy"]
+    assert land(stage, "--dry-run", "--now")["state"] == "ready"
+    assert land(stage, "--now")["state"] == "landed"
+
+
+def _said(event: e.AnyEvent, _state: State) -> list[e.AnyEvent]:
+    return [event]
 
 
 # -- pull requests ---------------------------------------------------------------------------------------------------
