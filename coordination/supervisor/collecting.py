@@ -211,8 +211,9 @@ class Collector:
         if not resting or time.monotonic() < self._next or not self._coordinator.settings.keep.by_itself:
             return
         self._next = time.monotonic() + LOOK_SECONDS
-        if self._due():
-            self._process = self._begun()
+        with contextlib.suppress(FileNotFoundError):  # what a person's own `coord gc` removes just now
+            if self._due():
+                self._process = self._begun()
 
     def pid(self) -> int | None:
         """The process that does it, while it does."""

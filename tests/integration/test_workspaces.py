@@ -879,3 +879,21 @@ def test_a_call_of_git_carries_the_mark_of_its_run(
     monkeypatch.setenv(MARKER, "a-log/T.1.work")
     scene.workspaces.resolve("main")
     assert f"{MARKER}=a-log/T.1.work" in (directory / "seen").read_text().splitlines()
+
+
+def test_a_record_that_goes_while_another_is_looked_for_is_none(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other runs take their workspaces down at any moment, and their records with them."""
+    path = scene.ensure("T")
+    scene.ensure("A")  # its record is looked at first
+    record = scene.root / ".git/worktrees/A/gitdir"
+    whole, read = record.read_bytes(), Path.read_bytes
+
+    def goes(self: Path) -> bytes:
+        if self == record:
+            self.unlink(missing_ok=True)
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", goes)
+    assert scene.workspaces.changes(path) == ()
+    record.write_bytes(whole)
+    assert scene.workspaces.broken() == ("A",)
