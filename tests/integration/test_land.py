@@ -200,6 +200,25 @@ def link_in_the_way(stage: Stage) -> None:
     (stage.repository / "new").symlink_to(stage.directory)
 
 
+def link_for_a_directory(stage: Stage) -> None:
+    stage.git("update-ref", "refs/heads/main", INTEGRATION)  # where becomes_directory is one
+    stage.git("reset", "-q", "--hard")
+    base = stage.git("rev-parse", "HEAD").strip()
+    (stage.repository / "becomes_directory/more.txt").write_text("more\n")
+    stage.git("add", "-A")
+    stage.git("commit", "-q", "-m", "More")
+    stage.git("update-ref", f"refs/heads/{INTEGRATION}", "HEAD")
+    stage.git("reset", "-q", "--hard", base)
+    shutil.rmtree(stage.repository / "becomes_directory")
+    (stage.repository / "becomes_directory").symlink_to(stage.directory)
+
+
+def mailing(stage: Stage) -> None:
+    patch = stage.directory / "patch"
+    patch.write_text("From x\nFrom: x <x@y>\nSubject: x\n\n---\n--- a/nothing\n+++ b/nothing\n@@ -1 +1 @@\n-x\n+y\n")
+    subprocess.run(["git", "am", "-q", str(patch)], cwd=stage.repository, check=False, capture_output=True)
+
+
 def assumed_unchanged(stage: Stage) -> None:
     stage.git("update-index", "--assume-unchanged", "greeter.py")
     write("greeter.py", "hidden from git status\n")(stage)
@@ -294,6 +313,8 @@ REFUSED: dict[str, tuple[Callable[[Stage], None], str, tuple[str, ...]]] = {
     "a directory in the place of a file": (write("more.txt/mine"), "more.txt/mine", ("more.txt/mine",)),
     "an ignored file in a directory that goes": (write("becomes_file/ignored"), "ignored", ("becomes_file/ignored",)),
     "a link in the place of a directory": (link_in_the_way, "new", ("new",)),
+    "a link where a directory was": (link_for_a_directory, "becomes_directory", ("becomes_directory",)),
+    "patches from mails": (mailing, "am is under way", ()),
     "a directory where a file was": (removed, "becomes_directory", ("becomes_directory",)),
     "a change that git was told to overlook": (assumed_unchanged, "greeter.py", ("greeter.py",)),
     "a target with commits of its own": (diverged, "1 commit(s)", ()),
@@ -321,7 +342,7 @@ def test_what_stands_in_the_way_is_named_and_nothing_is_changed(
     assert everything(stage) == before
     found = land(stage, code=4)
     assert everything(stage) == before
-    assert found["state"] == "refused"
+    assert (found["state"], found["unfinished"]) == ("refused", False)
     assert said in found["reason"] + found["remedy"]
     assert found["remedy"]
     assert tuple(found["paths"]) == paths

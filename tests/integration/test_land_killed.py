@@ -90,7 +90,7 @@ def test_gits_death_while_it_writes_a_file(ahead: Scene, number: int) -> None:
     """The lock that is left is named; once it is gone a repeat takes back what was written, and brings everything."""
     deadly(ahead, number)
     found = bring(ahead)
-    assert found.state == "refused"
+    assert (found.state, found.unfinished) == ("refused", True)
     assert f"rm {ahead.root}/.git/index.lock" in found.remedy
     assert git(ahead.root, "rev-parse", "main") != git(ahead.root, "rev-parse", INTEGRATION)
     assert bring(ahead) == found, "as long as the lock is there"
@@ -109,7 +109,7 @@ def test_what_was_changed_since_stays_and_is_named(ahead: Scene) -> None:
     (ahead.root / "a.txt").write_text("the user wrote this\n")
     before = files(ahead)
     found = bring(ahead)
-    assert (found.state, found.paths) == ("refused", ("a.txt",))
+    assert (found.state, found.paths, found.unfinished) == ("refused", ("a.txt",), True)
     assert "were changed since" in found.reason
     assert files(ahead) == before
     git(ahead.root, "checkout", "HEAD", "--", "a.txt")  # as it says
