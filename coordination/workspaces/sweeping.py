@@ -15,7 +15,7 @@ from coordination.workspaces.checkout import checked_out
 from coordination.workspaces.containment import Contained, Containment
 from coordination.workspaces.git import Git
 from coordination.workspaces.place import Place
-from coordination.workspaces.preservation import keep_commit
+from coordination.workspaces.preservation import NUMBERED, keep_commit
 
 COMMITS_MAX = 50  # of a ref, on no branch, that are looked at one by one
 _TASKS, _PRESERVED = "refs/heads/coordination/task/", "refs/coordination/preserved/"
@@ -38,7 +38,7 @@ def task_branches(git: Git) -> tuple[Ref, ...]:
 def preserved_refs(git: Git) -> tuple[Ref, ...]:
     """What was kept of all workspaces."""
     named = _refs(git, _PRESERVED)
-    return tuple(Ref(name=name, task=name.split("/")[3], commit=c, at=at) for name, c, at in named)
+    return tuple(Ref(name=n, task=n.split("/")[3], commit=c, at=at) for n, c, at in named if NUMBERED.fullmatch(n))
 
 
 def landed_content(containment: Containment, git: Git, commit: str, branches: Sequence[str]) -> Contained:
@@ -87,6 +87,7 @@ def _refuse(ref: Ref, why: str) -> None:
 
 
 def _refs(git: Git, prefix: str) -> list[tuple[str, str, float]]:
-    listed = git.text("for-each-ref", "--format=%(refname) %(objectname) %(committerdate:unix)", prefix)
-    rows = (line.split(" ") for line in listed.split("\n") if line)
-    return [(name, commit, float(at or 0)) for name, commit, at in rows]
+    """Those that lead to a commit: any other somebody else put there."""
+    asked = ("--format=%(objecttype) %(refname) %(objectname) %(committerdate:unix)", prefix)
+    rows = (line.split(" ") for line in git.text("for-each-ref", *asked).split("\n") if line)
+    return [(name, commit, float(at)) for kind, name, commit, at in rows if kind == "commit"]
