@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from coordination import __version__, context, files, filesystem, locks, repair, roles, shipped
+from coordination import __version__, context, files, filesystem, locks, repair, roles, shipped, temporary
 from coordination import log as logs
 from coordination import settings as settings_
 from coordination.env import REAL
@@ -343,6 +343,7 @@ class Coordinator:
         """Remove what workers that were killed left of their homes and temporary files. Only while no run is live."""
         for path in (self.home.state / "scratch").glob("*"):
             with contextlib.suppress(OSError):  # its worker removes it just now; or it must wait for another time
+                temporary.clear(str(self.run_directory(path.name)))  # first: the other is how we know of it
                 self.workspaces.discard(path)
 
     def clear_phantoms(self) -> None:

@@ -237,8 +237,7 @@ DEFAULT_TEXT = f"""\
 #gate_slots = 2
 
 [git]
-# Your branch: work starts from it and takes in what it gains. It is never touched; merge the integration branch
-# into it when you like.
+# Your branch: work starts from it and takes in what it gains. Only `coord land` ever moves it, to what has landed.
 target = {TARGET}
 # Where approved work lands first; made from the target at the first start.
 #integration = "coordination/integration"

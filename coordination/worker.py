@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from coordination import confinement, files, gates, kin, locks, preparation, sandbox
+from coordination import confinement, files, gates, kin, locks, preparation, sandbox, temporary
 from coordination.agents import create
 from coordination.env import private
 from coordination.environment import MARKER, without_credentials
@@ -104,6 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         claim = _writable(claim)
         _when_there_is_room(lambda: files.publish_json(directory / "outcome.json", claim), stop)
         with contextlib.suppress(OSError, RecursionError):  # what is left the supervisor removes when it has time
+            temporary.clear(str(directory))
             _workspaces(request).discard(Path(request.state_directory) / "scratch" / request.run)
     return 0
 

@@ -64,7 +64,8 @@ def _tell(found: Delivery, *, dry_run: bool) -> None:
 
     what = found.bringing
     if what.state == "refused":
-        raise Refused(f"{what.reason}. Nothing was changed. To go on: {what.remedy}")
+        state = "It may be half done" if what.unfinished else "Nothing was changed"
+        raise Refused(f"{what.reason}. {state}. To go on: {what.remedy}")
     if what.state == "nothing":
         say(f"Nothing to do: {what.reason}.", whole=True)
         return

@@ -31,7 +31,7 @@ _LOOK_SECONDS = 0.05
 @verb(
     "coord start",
     "coord start --foreground",
-    "coord start --once && git merge coordination/integration",
+    "coord start --once && coord land",
 )
 @click.option("--foreground", is_flag=True, help="Stay here and say what happens, until Ctrl-C.")
 @click.option("--once", is_flag=True, help="Stay here until nothing is left to do: 0 if all tasks ended well, else 1.")

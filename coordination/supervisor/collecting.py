@@ -203,16 +203,17 @@ class Collector:
         self._next = 0.0  # monotonic
         self._tried: frozenset[str] = frozenset()
 
-    def look(self) -> None:
-        """Begin, if there is something to do. Only while no run is under way."""
+    def look(self, *, resting: bool) -> None:
+        """Begin, if there is something to do and no run is under way."""
         if self._process is not None and self._process.poll() is None:
             return
         self._process = None
-        if time.monotonic() < self._next or not self._coordinator.settings.keep.by_itself:
+        if not resting or time.monotonic() < self._next or not self._coordinator.settings.keep.by_itself:
             return
         self._next = time.monotonic() + LOOK_SECONDS
-        if self._due():
-            self._process = self._begun()
+        with contextlib.suppress(FileNotFoundError):  # what a person's own `coord gc` removes just now
+            if self._due():
+                self._process = self._begun()
 
     def pid(self) -> int | None:
         """The process that does it, while it does."""

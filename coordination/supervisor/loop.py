@@ -350,8 +350,7 @@ class Supervisor:
         poll = self.coordinator.settings.supervisor.poll_seconds
         runs = self.coordinator.store.state.live_runs()
         self._tidy(running=bool(runs))
-        if not runs:
-            self._collector.look()
+        self._collector.look(resting=not runs)
         busy = any(self._pressing(run) for run in runs) or self._unjudged()
         assert self._wakeups is not None
         self._wakeups.wait(min(poll, BUSY_SECONDS) if busy else poll)

@@ -1,7 +1,8 @@
 """Where does a run work, and how does its work land? Git worktrees, and the only caller of git.
 
 Every verb may be repeated after a kill at any point: it looks at what is there and does what is missing. The user's
-checkout, index, branches, configuration and hooks are never touched, but for one line in ``info/exclude``.
+checkout, index, branches, configuration and hooks are never touched, but for one line in ``info/exclude`` and by
+``bring``, ``push`` and ``restore``, which only a person asks for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from coordination.workspaces import audit as auditing
 from coordination.workspaces import (
     checkout,
     commits,
-    containment,
     landing,
     objects,
     phantoms,
@@ -31,6 +31,7 @@ from coordination.workspaces import (
 from coordination.workspaces import standing as standings
 from coordination.workspaces.audit import Outside
 from coordination.workspaces.checkout import Bringing
+from coordination.workspaces.containment import Containment
 from coordination.workspaces.landing import Gates, LandingResult
 from coordination.workspaces.place import Place
 from coordination.workspaces.refusals import BranchAstray, HeadMoved, NestedRepository, UnresolvedConflict
@@ -75,6 +76,7 @@ class Workspaces:
         """``private`` are the paths that set-up copies or makes in a workspace."""
         self._place = Place(common=common.resolve(), state=state.resolve(), private=tuple(private), pooling=pooling)
         self._git = self._place.git
+        self._containment = Containment(self._git)
 
     def exclude(self, pattern: str = ".coordination/") -> None:
         """Hide the state directory from ``git status``. The one line of the user's that is ever written."""
@@ -214,7 +216,7 @@ class Workspaces:
 
     def landed_content(self, commit: str, branches: Sequence[str]) -> str:
         """How one of the branches (commits) has what this commit and those before it brought; "" when none has."""
-        return sweeping.landed_content(self._git, commit, branches)
+        return sweeping.landed_content(self._containment, self._git, commit, branches)
 
     def drop_branch(self, ref: Ref, content: str, *, needed: Callable[[], str]) -> str | None:
         """Remove a task's branch, keeping first what is nowhere else. Raises Refused while it is needed, Conflict."""
@@ -288,7 +290,7 @@ class Workspaces:
 
     def contained(self, commit: str, branch: str) -> str:
         """How a branch (a commit) has what a commit brought: merged, same, squashed, rebased; "" when it has not."""
-        return containment.contained(self._git, commit, branch)
+        return self._containment.asked(commit, branch)
 
     def diff_stat(self, base: str, commit: str) -> DiffStat:
         """How large a change is."""

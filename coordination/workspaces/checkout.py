@@ -32,6 +32,7 @@ _UNDER_WAY = {
     "MERGE_HEAD": "merge",
     "CHERRY_PICK_HEAD": "cherry-pick",
     "REVERT_HEAD": "revert",
+    "rebase-apply/applying": "am",
     "rebase-merge": "rebase",
     "rebase-apply": "rebase",
     "BISECT_LOG": "bisect",
@@ -50,6 +51,7 @@ class Bringing(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     remedy: str = ""
     paths: tuple[str, ...] = ()  # that stand in the way
+    unfinished: bool = False  # refused in the midst of it: the checkout may be between old and new
 
 
 def survey(place: Place, root: Path, *, target: str, integration: str) -> Bringing:
@@ -62,7 +64,8 @@ def bring(place: Place, root: Path, *, target: str, integration: str) -> Bringin
     """Do it, if nothing stands in its way. May be repeated. Raises LockHeld when another process does it just now."""
     with place.locked("checkout", LOCK_SECONDS):
         asked, note = _Survey(place, root, target, integration), noted(place)
-        found = asked.interrupted() or asked.made()
+        stopped = asked.interrupted()
+        found = msgspec.structs.replace(stopped, unfinished=True) if stopped else asked.made()
         if note is not None and asked.old == note.new != "":
             return asked.landed(note)  # by the one that was killed, or by finishing it
         if found.state != "ready":
@@ -71,12 +74,13 @@ def bring(place: Place, root: Path, *, target: str, integration: str) -> Bringin
             return _moved(place, found)
         publish_json(note_of(place), msgspec.to_builtins(Note(target=target, old=found.old, new=found.new)))
         try:
-            asked.user.run("merge", "--ff-only", "--no-overwrite-ignore", "--no-autostash", "--quiet", found.new)
+            asked.user.fast_forward(target, found.new)
         except GitFailed as error:
-            return asked.interrupted() or _Survey(place, root, target, integration).refused(
-                f"git did not do it, and nothing was changed: {error.stderr}",
-                f"try what git says: git -C {root} merge --ff-only {integration}",
+            stopped = asked.interrupted()
+            failed = stopped or _Survey(place, root, target, integration).refused(
+                f"git did not do it: {error.stderr}", f"try what git says: git -C {root} merge --ff-only {integration}"
             )
+            return msgspec.structs.replace(failed, unfinished=stopped is not None or not error.code)
         discard(note_of(place))
         return msgspec.structs.replace(found, state="landed")
 
@@ -171,7 +175,7 @@ class _Survey:
         return sorted(path.parent for path in (self.place.common / "worktrees").glob("*/HEAD"))
 
     def _under_way(self, directory: Path) -> Bringing:
-        what = next((verb for name, verb in _UNDER_WAY.items() if (directory / name).exists()), "operation")
+        what = next((verb for name, verb in _UNDER_WAY.items() if (directory / name).exists()), "bisect")
         where = self.root if directory == self.place.common else _tree(directory)
         end = "reset" if what == "bisect" else "--continue (or --abort)"
         return self.refused(f"a {what} is under way in {where}", f"end it first: git -C {where} {what} {end}")
@@ -351,7 +355,7 @@ def _meets(path: str, changed: set[str]) -> bool:
 def _in_the_way(root: Path, path: str, tracked: Collection[str], directories: set[str]) -> list[Path]:
     """What is there, of which git keeps nothing, in the place of a new file or of a directory above it."""
     for name in above(path):
-        if name in directories:
+        if name in directories and not (root / name).is_symlink():
             continue
         if name in tracked:
             return []  # a file that becomes a directory: whether it was changed is asked elsewhere

@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +63,16 @@ class Place:
 
     def record(self, path: Path) -> Path | None:
         """Git's directory for the worktree at ``path``, also when the worktree itself is gone."""
-        wanted = str(path / ".git")
+        return next((directory for directory, tree in self._records() if tree == path), None)
+
+    def _records(self) -> Iterator[tuple[Path, Path]]:
+        """Git's directories with the worktrees they are of. One that goes just now, with another run's, is none."""
         for entry in sorted((self.common / "worktrees").glob("*/gitdir")):
-            if os.path.normpath(entry.parent / os.fsdecode(entry.read_bytes()).strip("\n")) == wanted:
-                return entry.parent
-        return None
+            try:
+                link = os.fsdecode(entry.read_bytes()).strip("\n")
+            except FileNotFoundError:
+                continue
+            yield entry.parent, Path(os.path.normpath(entry.parent / link)).parent
 
     def names(self) -> tuple[str, ...]:
         """The workspaces whose directories are there."""
@@ -76,11 +82,10 @@ class Place:
     def broken(self) -> tuple[str, ...]:
         """Workspaces that git made only in part, or of which only the directory or git's record of it is there."""
         whole, recorded = set(), set()
-        for entry in (self.common / "worktrees").glob("*/gitdir"):
-            tree = Path(os.path.normpath(entry.parent / os.fsdecode(entry.read_bytes()).strip("\n"))).parent
+        for directory, tree in self._records():
             if tree.parent == self.workspaces and _NAME.fullmatch(tree.name):
                 recorded.add(tree.name)
-                if tree.is_dir() and not half_made(entry.parent):
+                if tree.is_dir() and not half_made(directory):
                     whole.add(tree.name)
         return tuple(sorted((recorded | set(self.names())) - whole))
 
@@ -90,10 +95,9 @@ class Place:
         Git was killed while it wrote them. One with an empty file makes git refuse to list worktrees, for the user's
         own ``git branch``, too, and to make any other.
         """
-        for entry in (self.common / "worktrees").glob("*/gitdir"):
-            tree = Path(os.path.normpath(entry.parent / os.fsdecode(entry.read_bytes()).strip("\n"))).parent
-            if tree.parent == self.workspaces and half_made(entry.parent):
-                forget(entry.parent)
+        for directory, tree in self._records():
+            if tree.parent == self.workspaces and half_made(directory):
+                forget(directory)
 
     def sweep(self, name: str) -> None:
         """Remove what ``forget`` leaves when it is killed just before its end: an empty directory of that name."""
@@ -136,8 +140,10 @@ def half_made(directory: Path) -> bool:
     """Whether git was killed while it made this worktree."""
     if not all(_written(directory / name) for name in ("HEAD", "commondir", "gitdir")):
         return True
-    locked = directory / "locked"
-    return locked.exists() and locked.read_text().strip() == "initializing"
+    try:
+        return (directory / "locked").read_text().strip() == "initializing"
+    except FileNotFoundError:
+        return False
 
 
 def _written(path: Path) -> bool:

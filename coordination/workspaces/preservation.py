@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +28,8 @@ from coordination.workspaces.repository import shown
 _FILE_BYTES_MAX = 1 << 20
 _TOTAL_BYTES_MAX = 20 << 20
 _NAMED_MAX = 200
+_DIGITS = re.compile(r"[1-9][0-9]{0,8}")
+NUMBERED = re.compile(rf"refs/coordination/preserved/[^/]+/{_DIGITS.pattern}")
 _SECRET = re.compile(r"\.env(\..*)?|\.envrc")
 _NO_SECRET = re.compile(r".*\.(example|sample|template|dist)")
 
@@ -82,8 +84,21 @@ def _hidden(git: Git) -> list[str]:
 
 def preserved(git: Git, task: str) -> tuple[str, ...]:
     """The refs that keep what was in a task's workspaces, oldest first."""
-    listed = git.text("for-each-ref", "--format=%(refname)", f"refs/coordination/preserved/{task}/").split()
-    return tuple(sorted(listed, key=lambda name: int(name.rpartition("/")[2])))
+    found = [name for name, kind in _refs(git, task) if kind == "commit" and NUMBERED.fullmatch(name)]
+    return tuple(sorted(found, key=_number))
+
+
+def _refs(git: Git, task: str) -> list[tuple[str, str]]:
+    """Everything below a task's refs with what it leads to: what is not of our form somebody else put there."""
+    asked = ("--format=%(refname) %(objecttype)", f"refs/coordination/preserved/{task}/")
+    rows = (line.partition(" ") for line in git.text("for-each-ref", *asked).split("\n") if line)
+    return [(name, kind) for name, _, kind in rows]
+
+
+def _number(name: str) -> int:
+    """The number in a ref's name, or in what stands where it would be; 0 for none."""
+    part = name.split("/")[4]
+    return int(part) if _DIGITS.fullmatch(part) else 0
 
 
 @contextmanager
@@ -217,18 +232,18 @@ def _named(git: Git, task: str, tree: str, parents: list[str], message: str) -> 
     for name in names:  # the same again, after a kill: one ref is enough
         if git.text("log", "-1", "--format=%T %P", name) == f"{tree} {' '.join(parents)}":
             return name
-    return _numbered(git, task, names, git.make_commit(tree, parents, message), f"kept {git.tree.name}")
+    return _numbered(git, task, git.make_commit(tree, parents, message), f"kept {git.tree.name}")
 
 
 def keep_commit(git: Git, task: str, commit: str) -> str:
     """Keep a commit, and all before it, under a ref of its task; which one."""
     names = preserved(git, task)
     known = next((name for name in names if git.is_ancestor(commit, name)), None)
-    return known or _numbered(git, task, names, commit, "kept before its branch was removed")
+    return known or _numbered(git, task, commit, "kept before its branch was removed")
 
 
-def _numbered(git: Git, task: str, names: Sequence[str], commit: str, reason: str) -> str:
-    number = int(names[-1].rpartition("/")[2]) + 1 if names else 1
+def _numbered(git: Git, task: str, commit: str, reason: str) -> str:
+    number = max((_number(name) for name, _ in _refs(git, task)), default=0) + 1
     while True:
         try:
             git.set_ref(f"refs/coordination/preserved/{task}/{number}", commit, "", reason=reason)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from coordination.errors import Conflict, GitFailed, Refused
-from coordination.files import make_directory
+from coordination.files import discard, make_directory, publish_json, read_json_if_there
 from coordination.workspaces.git import Git
 from coordination.workspaces.place import Place
 from coordination.workspaces.preservation import preserved
@@ -69,7 +70,7 @@ def to_directory(place: Place, commit: str, directory: Path) -> None:
         git = Git(place.common, tree=tree).with_index(stage / "index")
         git.run("read-tree", commit)
         git.run("checkout-index", "--all", "--force")
-        _moved(tree, directory)
+        _moved(place, tree, directory)
 
 
 def to_worktree(place: Place, root: Path, commit: str, directory: Path, branch: str) -> None:
@@ -141,22 +142,33 @@ def _staged(place: Place) -> Iterator[Path]:
     path = place.state / "temporary" / "restoring"
     shutil.rmtree(path, ignore_errors=True)
     make_directory(path)
+    beside = read_json_if_there(_note(place))
+    if isinstance(beside, str):
+        shutil.rmtree(beside, ignore_errors=True)
+        discard(_note(place))
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _moved(tree: Path, directory: Path) -> None:
-    """Put it in its place whole; onto another filesystem by way of a name that is nobody's."""
+def _note(place: Place) -> Path:
+    """Where it is written down what is copied onto another filesystem just now."""
+    return place.state / "restoring.json"
+
+
+def _moved(place: Place, tree: Path, directory: Path) -> None:
+    """Put it in its place whole; onto another filesystem by way of a name that is nobody's, and that is noted."""
     try:
         try:
             tree.rename(directory)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            beside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+            beside = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.tmp")
+            publish_json(_note(place), str(beside))  # first: whoever comes after a kill removes it
             shutil.copytree(tree, beside, symlinks=True)
             beside.rename(directory)
+            discard(_note(place))
     except OSError as error:
         raise Refused(f"{directory} could not be made: {error}") from error

@@ -12,10 +12,10 @@ import msgspec
 
 from coordination.errors import Refused
 from coordination.workspaces.checkout import checked_out
-from coordination.workspaces.containment import Contained, contained
+from coordination.workspaces.containment import Contained, Containment
 from coordination.workspaces.git import Git
 from coordination.workspaces.place import Place
-from coordination.workspaces.preservation import keep_commit
+from coordination.workspaces.preservation import NUMBERED, keep_commit
 
 COMMITS_MAX = 50  # of a ref, on no branch, that are looked at one by one
 _TASKS, _PRESERVED = "refs/heads/coordination/task/", "refs/coordination/preserved/"
@@ -38,10 +38,10 @@ def task_branches(git: Git) -> tuple[Ref, ...]:
 def preserved_refs(git: Git) -> tuple[Ref, ...]:
     """What was kept of all workspaces."""
     named = _refs(git, _PRESERVED)
-    return tuple(Ref(name=name, task=name.split("/")[3], commit=c, at=at) for name, c, at in named)
+    return tuple(Ref(name=n, task=n.split("/")[3], commit=c, at=at) for n, c, at in named if NUMBERED.fullmatch(n))
 
 
-def landed_content(git: Git, commit: str, branches: Sequence[str]) -> Contained:
+def landed_content(containment: Containment, git: Git, commit: str, branches: Sequence[str]) -> Contained:
     """How one of the branches (commits) has what this commit and all before it brought; "" when any of it is missing.
 
     Not only the last one counts: what was written and taken back again is in the commits between.
@@ -49,8 +49,12 @@ def landed_content(git: Git, commit: str, branches: Sequence[str]) -> Contained:
     commits = git.text("rev-list", f"--max-count={COMMITS_MAX + 1}", commit, "--not", *branches).split()
     if len(commits) > COMMITS_MAX:
         return ""
-    found: list[Contained] = [_somewhere(git, each, branches) for each in commits]
-    return "" if "" in found else found[0] if found else "merged"
+    last: Contained = "merged"
+    for each in reversed(commits):  # the one asked for comes last
+        last = next((how for branch in branches if (how := containment.asked(each, branch))), "")
+        if not last:
+            break
+    return last
 
 
 def drop_branch(place: Place, ref: Ref, content: str, *, needed: Callable[[], str]) -> str | None:
@@ -72,10 +76,6 @@ def drop_preserved(place: Place, ref: Ref, *, needed: Callable[[], str]) -> None
         place.git.drop_ref(ref.name, ref.commit)
 
 
-def _somewhere(git: Git, commit: str, branches: Sequence[str]) -> Contained:
-    return next((how for branch in branches if (how := contained(git, commit, branch))), "")
-
-
 def _worktree(place: Place, ref: Ref) -> str:
     where = checked_out(place, ref.name)
     return f"it is checked out in {where}" if where else ""
@@ -87,6 +87,7 @@ def _refuse(ref: Ref, why: str) -> None:
 
 
 def _refs(git: Git, prefix: str) -> list[tuple[str, str, float]]:
-    listed = git.text("for-each-ref", "--format=%(refname) %(objectname) %(committerdate:unix)", prefix)
-    rows = (line.split(" ") for line in listed.split("\n") if line)
-    return [(name, commit, float(at or 0)) for name, commit, at in rows]
+    """Those that lead to a commit: any other somebody else put there."""
+    asked = ("--format=%(objecttype) %(refname) %(objectname) %(committerdate:unix)", prefix)
+    rows = (line.split(" ") for line in git.text("for-each-ref", *asked).split("\n") if line)
+    return [(name, commit, float(at)) for kind, name, commit, at in rows if kind == "commit"]

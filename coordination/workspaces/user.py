@@ -54,6 +54,19 @@ class UserGit:
         marked = {MARK: str(self.root)}
         return self._run(settings, arguments, stdin, accept, marked, timeout_seconds)
 
+    def fast_forward(self, branch: str, commit: str) -> None:
+        """Bring the checkout, which is on that branch, forward. Raises GitFailed, also for git that did something else.
+
+        What the user would have ``git merge`` do on this branch (a squash, say) is left out.
+        """
+        plain = ("-c", f"branch.{branch}.mergeOptions=")
+        self.run(*plain, "merge", "--ff-only", "--no-overwrite-ignore", "--no-autostash", "--quiet", commit)
+        found = self.run("rev-parse", "--verify", f"refs/heads/{branch}").text
+        if found != commit:
+            raise self._failed(
+                ("merge",), 0, f"{branch} is at {found}, expected {commit}: was another one switched to?"
+            )
+
     def push(self, remote: str, refspec: str) -> None:
         """Push as the user would, with the user's hooks. Raises GitFailed."""
         self._run([], ("push", "--porcelain", remote, refspec), b"", (0,), {}, TIMEOUT_SECONDS)

@@ -484,20 +484,23 @@ def test_a_supervisor_at_rest_clears_up_behind_a_landing_that_was_killed(stage: 
 def test_a_collector_begins_rarely_and_is_gone_when_told(world: World) -> None:
     """Only when something new is left over or a day is over; not when the settings say no."""
     collector = Collector(world.coordinator)
-    collector.look()
+    collector.look(resting=True)
     assert collector.pid() is None, "nothing is left over, and the first day begins"
     world.task("T", "merged", days=0, files={"new.txt": "new\n"})
     world.workspace("T")
-    collector.look()
+    collector.look(resting=True)
     assert collector.pid() is None, "it looked just now"
 
     collector = Collector(world.coordinator)
-    collector.look()
+    collector.look(resting=False)
+    assert collector.pid() is None, "a run is under way"
+    collector.look(resting=True)
     assert collector.pid() is not None
+    collector.look(resting=False)
     collector.end()
     assert collector.pid() is None
 
     world.coordinator.home.settings_file.write_text('[git]\ntarget = "main"\n[keep]\nby_itself = false\n')
     collector = Collector(World(world.root).coordinator)
-    collector.look()
+    collector.look(resting=True)
     assert collector.pid() is None

@@ -12,12 +12,17 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coordination import cli
+from coordination.coordinator import Coordinator
+from coordination.model import events as e
+from coordination.model.runs import Ending, Outcome, Purpose
+from coordination.model.state import State
 from coordination.testing.stage import Stage
 
 SETTINGS = {"agents": {"backend": "scripted"}, "supervisor": {"poll_seconds": 0.1, "stop_grace_seconds": 0.5}}
@@ -195,6 +200,25 @@ def link_in_the_way(stage: Stage) -> None:
     (stage.repository / "new").symlink_to(stage.directory)
 
 
+def link_for_a_directory(stage: Stage) -> None:
+    stage.git("update-ref", "refs/heads/main", INTEGRATION)  # where becomes_directory is one
+    stage.git("reset", "-q", "--hard")
+    base = stage.git("rev-parse", "HEAD").strip()
+    (stage.repository / "becomes_directory/more.txt").write_text("more\n")
+    stage.git("add", "-A")
+    stage.git("commit", "-q", "-m", "More")
+    stage.git("update-ref", f"refs/heads/{INTEGRATION}", "HEAD")
+    stage.git("reset", "-q", "--hard", base)
+    shutil.rmtree(stage.repository / "becomes_directory")
+    (stage.repository / "becomes_directory").symlink_to(stage.directory)
+
+
+def mailing(stage: Stage) -> None:
+    patch = stage.directory / "patch"
+    patch.write_text("From x\nFrom: x <x@y>\nSubject: x\n\n---\n--- a/nothing\n+++ b/nothing\n@@ -1 +1 @@\n-x\n+y\n")
+    subprocess.run(["git", "am", "-q", str(patch)], cwd=stage.repository, check=False, capture_output=True)
+
+
 def assumed_unchanged(stage: Stage) -> None:
     stage.git("update-index", "--assume-unchanged", "greeter.py")
     write("greeter.py", "hidden from git status\n")(stage)
@@ -289,6 +313,8 @@ REFUSED: dict[str, tuple[Callable[[Stage], None], str, tuple[str, ...]]] = {
     "a directory in the place of a file": (write("more.txt/mine"), "more.txt/mine", ("more.txt/mine",)),
     "an ignored file in a directory that goes": (write("becomes_file/ignored"), "ignored", ("becomes_file/ignored",)),
     "a link in the place of a directory": (link_in_the_way, "new", ("new",)),
+    "a link where a directory was": (link_for_a_directory, "becomes_directory", ("becomes_directory",)),
+    "patches from mails": (mailing, "am is under way", ()),
     "a directory where a file was": (removed, "becomes_directory", ("becomes_directory",)),
     "a change that git was told to overlook": (assumed_unchanged, "greeter.py", ("greeter.py",)),
     "a target with commits of its own": (diverged, "1 commit(s)", ()),
@@ -316,7 +342,7 @@ def test_what_stands_in_the_way_is_named_and_nothing_is_changed(
     assert everything(stage) == before
     found = land(stage, code=4)
     assert everything(stage) == before
-    assert found["state"] == "refused"
+    assert (found["state"], found["unfinished"]) == ("refused", False)
     assert said in found["reason"] + found["remedy"]
     assert found["remedy"]
     assert tuple(found["paths"]) == paths
@@ -340,6 +366,33 @@ def test_a_person_lands_and_never_an_agent(stage: Stage) -> None:
     stage.environment["COORDINATION_RUN"] = f"{stage.uuid}/A.1.work"
     assert "A.1.work" in stage.coord("land", code=4)
     assert json.loads(stage.coord("land", "--dry-run", "--json"))["state"] == "ready"
+
+
+def test_while_a_task_lands_it_waits_unless_told(stage: Stage) -> None:
+    """What lands just now belongs to what a person expects; ``--now`` brings what is there."""
+    coordinator = Coordinator(stage.home)
+    coordinator.submit({"id": "C", "prompt": "x"})
+    commit = stage.git("rev-parse", "main").strip()
+    for number, purpose in ((1, Purpose.WORK), (2, Purpose.LANDING)):
+        run = f"C.{number}.{purpose}"
+        events: list[e.AnyEvent] = [e.RunPlanned(task="C", run=run, purpose=purpose, commit=commit)]
+        if purpose is Purpose.WORK:
+            ended = Outcome(ending=Ending.SUCCEEDED, commit=commit)
+            events.append(e.RunEnded(task="C", run=run, outcome=ended))
+            events.append(e.TaskApproved(task="C", evidence=e.Evidence(commit=commit)))
+        for event in events:
+            coordinator.transact(partial(_said, event))
+    before = everything(stage)
+    found = land(stage, code=4)
+    assert everything(stage) == before
+    assert "C.2.landing is under way" in found["reason"]
+    assert "coord land --now" in found["remedy"]
+    assert land(stage, "--dry-run", "--now")["state"] == "ready"
+    assert land(stage, "--now")["state"] == "landed"
+
+
+def _said(event: e.AnyEvent, _state: State) -> list[e.AnyEvent]:
+    return [event]
 
 
 # -- pull requests ---------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_gits_death_while_it_writes_a_file(ahead: Scene, number: int) -> None:
     """The lock that is left is named; once it is gone a repeat takes back what was written, and brings everything."""
     deadly(ahead, number)
     found = bring(ahead)
-    assert found.state == "refused"
+    assert (found.state, found.unfinished) == ("refused", True)
     assert f"rm {ahead.root}/.git/index.lock" in found.remedy
     assert git(ahead.root, "rev-parse", "main") != git(ahead.root, "rev-parse", INTEGRATION)
     assert bring(ahead) == found, "as long as the lock is there"
@@ -109,7 +109,7 @@ def test_what_was_changed_since_stays_and_is_named(ahead: Scene) -> None:
     (ahead.root / "a.txt").write_text("the user wrote this\n")
     before = files(ahead)
     found = bring(ahead)
-    assert (found.state, found.paths) == ("refused", ("a.txt",))
+    assert (found.state, found.paths, found.unfinished) == ("refused", ("a.txt",), True)
     assert "were changed since" in found.reason
     assert files(ahead) == before
     git(ahead.root, "checkout", "HEAD", "--", "a.txt")  # as it says
@@ -172,3 +172,11 @@ def test_the_filters_of_the_user_are_used_and_the_hooks_are_not(ahead: Scene, tm
     assert (ahead.root / "z.txt").read_text() == "Z\n"
     assert not (tmp_path / "hooked").exists()
     assert git(ahead.root, "rev-parse", "main") == git(ahead.root, "rev-parse", INTEGRATION)
+
+
+def test_how_the_user_likes_to_merge_is_left_out(ahead: Scene) -> None:
+    """Options for ``git merge`` on that branch would make something else of it, such as a squash."""
+    for key, value in (("branch.main.mergeOptions", "--squash"), ("merge.ff", "false"), ("merge.autoStash", "true")):
+        git(ahead.root, "config", key, value)
+    assert bring(ahead).state == "landed"
+    brought(ahead)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ from coordination.coordinator import initialise, locate
 from coordination.model.runs import WorkspaceRequest
 from coordination.workspaces import Workspaces
 from coordination.workspaces.containment import identity
-from tests.integration.test_workspaces_killed import git
+from tests.integration.test_workspaces_killed import Scene as CutScene
+from tests.integration.test_workspaces_killed import cut_everywhere, git, memory
+from tests.integration.test_workspaces_killed import scene as cut
+
+__all__ = ["cut", "memory"]
 
 LATER = "written later\n"
 
@@ -197,6 +202,27 @@ def test_a_person_restores_and_never_an_agent(scene: Scene, monkeypatch: pytest.
     monkeypatch.setenv("COORDINATION_RUN", "log/T.1.work")
     assert "T.1.work" in scene.coord("restore", "T", "--branch", "x", code=4)
     scene.coord("restore", "T", "--list")
+
+
+def test_a_directory_comes_whole_or_not_at_all(cut: CutScene, tmp_path: Path) -> None:
+    """However it was cut, and a repeat brings it."""
+    place = tmp_path / "back"
+    path = cut.ensure("T")
+    (path / "new.txt").write_text("new\n")
+    kept = cut.workspaces.remove("T", "T")
+    assert kept
+    commit = cut.rev(kept)
+
+    def step() -> None:
+        if not place.exists():
+            cut.workspaces.restore(commit, cut.root, directory=place, branch="")
+        assert files(place) == {"new.txt": "new\n", "story.txt": "one\ntwo\n"}
+
+    def check() -> None:
+        assert list(tmp_path.iterdir()) == [place]
+        shutil.rmtree(place)
+
+    assert cut_everywhere(cut, step, check) >= 5
 
 
 # -- what is in a branch under other commits -------------------------------------------------------------------------

@@ -1001,3 +1001,33 @@ def test_a_call_of_git_carries_the_mark_of_its_run(
     monkeypatch.setenv(MARKER, "a-log/T.1.work")
     scene.workspaces.resolve("main")
     assert f"{MARKER}=a-log/T.1.work" in (directory / "seen").read_text().splitlines()
+
+
+def test_a_record_that_goes_while_another_is_looked_for_is_none(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other runs take their workspaces down at any moment, and their records with them."""
+    path = scene.ensure("T")
+    scene.ensure("A")  # its record is looked at first
+    record = scene.root / ".git/worktrees/A/gitdir"
+    whole, read = record.read_bytes(), Path.read_bytes
+
+    def goes(self: Path) -> bytes:
+        if self == record:
+            self.unlink(missing_ok=True)
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", goes)
+    assert scene.workspaces.changes(path) == ()
+    record.write_bytes(whole)
+    assert scene.workspaces.broken() == ("A",)
+
+
+def test_refs_that_somebody_put_among_ours_are_none_of_them(scene: Scene) -> None:
+    """What an agent without a sandbox could do: a name without a number, a number that is a directory, or no commit."""
+    blob = git(scene.root, "hash-object", "-w", "story.txt")
+    for name, leads in (("x", scene.base), ("7", blob), ("8/x", scene.base), ("0", scene.base), ("1", scene.base)):
+        git(scene.root, "update-ref", f"refs/coordination/preserved/T/{name}", leads)
+    assert scene.workspaces.preserved("T") == ("refs/coordination/preserved/T/1",)
+    (scene.ensure("T") / "new.txt").write_text("new")
+    assert scene.workspaces.remove("T", "T") == "refs/coordination/preserved/T/9"
+    assert [ref.name[-1] for ref in scene.workspaces.preserved_refs()] == ["1", "9"]
+    assert [kept.number for kept in scene.workspaces.kept("T")] == [1, 9]
