@@ -338,7 +338,7 @@ class _Run:
             self.workspaces.make_exact(directory, commit)
             self._set_up(directory, trusted=False)
             self.progress({"phase": "gate", "gate": gate.name})
-            environment, temporary = self._own_places()
+            environment, own = self._own_places()
             try:
                 return gates.run(
                     gate,
@@ -347,7 +347,7 @@ class _Run:
                     log=self.directory / "gate.log",
                     environment=environment,
                     walls=self._walls(directory, environment, network=gate.network),
-                    temporary=temporary,
+                    temporary=own,
                 )
             finally:
                 kin.end_orphans()
@@ -405,7 +405,7 @@ class _Run:
         before = set(self.workspaces.changes(workspace))
 
         def perform(argv: Sequence[str]) -> sandbox.Ended:
-            environment, temporary = self._own_places()
+            environment, own = self._own_places()
             try:
                 return sandbox.run(
                     argv,
@@ -415,7 +415,7 @@ class _Run:
                     environment=environment,
                     timeout_seconds=setup.timeout_seconds,
                     walls=self._walls(workspace, environment, network=setup.network),
-                    temporary=temporary,
+                    temporary=own,
                 )
             finally:
                 kin.end_orphans()

@@ -92,8 +92,7 @@ def _passed(facts: Facts, task: Task, gates: Sequence[GateResult]) -> Doubt:
 
 
 def _flaky(gates: Sequence[GateResult]) -> Sequence[Doubt]:
-    # results of before there was such a word have no such field
-    found = [gate.gate for gate in gates if getattr(gate, "flaky", False)]
+    found = [gate.gate for gate in gates if gate.flaky]
     return [("flaky", True, f"gates that both failed and passed on it: {', '.join(found)}")] if found else []
 
 
