@@ -418,7 +418,15 @@ class _Run:
 
         tracked = self.workspaces.tracked(workspace, (*setup.copy, *setup.keep))
         cache = self._cache / "setup"
-        preparation.prepare(setup, workspace, tracked=tracked, perform=perform, cache=cache, keep=trusted)
+        # where the commands make more than what is kept, giving that alone to others would leave them without the rest
+        preparation.prepare(
+            setup,
+            workspace,
+            tracked=tracked,
+            perform=perform,
+            cache=cache,
+            keep=lambda: trusted and self.workspaces.is_pristine(workspace),
+        )
         changed = sorted(set(self.workspaces.changes(workspace)) - before)
         if changed:
             raise SetUpFailed(

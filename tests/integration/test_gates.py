@@ -228,6 +228,20 @@ def test_what_is_kept_is_made_anew_when_its_key_changes(make: Make) -> None:
     assert kept == ["1secret"]
 
 
+def test_what_makes_more_than_it_keeps_is_made_each_time(make: Make) -> None:
+    """Who was given the kept part alone would go without the rest."""
+    more = SETS_UP + "open('generated.log', 'w').write('x')"
+    checks = "import os; assert os.path.exists('generated.log') and os.path.exists('kept/made')"
+    setup = {"commands": [[sys.executable, "-c", more]], "copy": [".env"], "keep": ["kept"], "key": ["lock"]}
+    gates = {"default": ["checks"], "checks": [sys.executable, "-c", checks], "cache": False}
+    stage = make({"README.md": "x", "lock": "1", ".gitignore": "*.log\n"}, setup=setup, gates=gates)
+    (stage.repository / ".env").write_text("secret")
+    drop(stage)
+    stage.run()
+    assert len(list((stage.state / "runs").glob("*/setup.log"))) == 3
+    assert not list((stage.state / "cache").glob("setup/*"))
+
+
 def test_a_set_up_that_fails_is_nobodys_fault(make: Make) -> None:
     """The agent is not asked; the run says what failed and how; a person decides."""
     stage = make(
