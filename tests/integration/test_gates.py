@@ -86,10 +86,10 @@ def make(tmp_path: Path) -> Iterator[Make]:
         stage.close()
 
 
-def drop(stage: Stage, task: str = "T", *, attempts_max: int = 1, **actions: JSON) -> None:
+def drop(stage: Stage, task: str = "T", *, attempts_max: int = 1, review: str = "never", **actions: JSON) -> None:
     script = {"write": {f"{task}.txt": task}, "report": "done", **actions}
     prompt = f"Do it.\n```script\n{json.dumps(script)}\n```"
-    stage.drop(id=task, review="never", attempts_max=attempts_max, prompt=prompt)
+    stage.drop(id=task, review=review, attempts_max=attempts_max, prompt=prompt)
 
 
 def test_a_gate_that_fails_once_lands_and_is_called_flaky_everywhere(make: Make, oracle: Oracle) -> None:
@@ -236,9 +236,11 @@ def test_what_makes_more_than_it_keeps_is_made_each_time(make: Make) -> None:
     gates = {"default": ["checks"], "checks": [sys.executable, "-c", checks], "cache": False}
     stage = make({"README.md": "x", "lock": "1", ".gitignore": "*.log\n"}, setup=setup, gates=gates)
     (stage.repository / ".env").write_text("secret")
-    drop(stage)
+    approves = {"review": {"verdict": "approve", "report": "fine"}}
+    drop(stage, review="always", by_purpose=approves, do={"write": {"T.txt": "T"}, "report": "done"})
     stage.run()
-    assert len(list((stage.state / "runs").glob("*/setup.log"))) == 3
+    runs = sorted(log.parent.name for log in (stage.state / "runs").glob("*/setup.log"))
+    assert runs == ["T.1.work", "T.2.gate", "T.3.review", "T.4.landing"]
     assert not list((stage.state / "cache").glob("setup/*"))
 
 
@@ -287,7 +289,10 @@ def test_a_reviewer_of_a_workspace_with_lent_files_changed_nothing(make: Make) -
     assert stage.show("S")["state"] == "done"
 
 
-@pytest.mark.parametrize(("wanted", "there", "said"), [("auto", 1, "works"), ("off", 1, "off"), ("auto", 0, "missing")])
+@pytest.mark.parametrize(
+    ("wanted", "there", "said"),
+    [("auto", 1, "works"), ("off", 1, "off"), ("auto", 0, "missing"), ("require", 0, "refused")],
+)
 def test_status_says_whether_gates_are_confined(make: Make, tmp_path: Path, wanted: str, there: int, said: str) -> None:
     """Loudly, when they are not although they could be."""
     if said == "works" and not sandbox.find(os.environ["PATH"]):
@@ -298,7 +303,9 @@ def test_status_says_whether_gates_are_confined(make: Make, tmp_path: Path, want
     stage.start()
     status = stage.wait_for(lambda: guarded(stage), "supervisor that says how it guards") or {}
     assert status["supervisor"]["guards"]["gates"] == said
-    assert ("gates run WITHOUT a sandbox" in stage.coord("status")) == (said == "missing")
+    told = stage.coord("status")
+    assert ("gates run WITHOUT a sandbox" in told) == (said == "missing")
+    assert ("NO gate runs" in told) == (said == "refused")
     stage.coord("stop")
 
 
