@@ -200,6 +200,14 @@ class _Run:
         self._commands = 0  # of gates and set-up: each has a home and a temporary directory of its own
 
     def perform(self) -> Outcome:
+        try:
+            return self._performed()
+        except (SetUpFailed, Unsuitable):
+            if self.request.purpose is not Purpose.WORK:  # nobody goes on in a workspace that was only to judge
+                self._cleared(Outcome(ending=Ending.CRASHED))
+            raise
+
+    def _performed(self) -> Outcome:
         match self.request.purpose:
             case Purpose.WORK if self.request.agent is not None and not self.request.agent.writes:
                 return self._read()
@@ -356,7 +364,8 @@ class _Run:
 
     def _passed(self, commit: str) -> dict[str, GateResult]:
         """The gates that need not run: they passed before on the same files."""
-        self._refuse_without_sandbox()
+        if self.request.gates:
+            self._refuse_without_sandbox()
         tree = self.workspaces.tree(commit)
         asked = [gate for gate in self.request.gates if gate.cache and not gate.fresh]
         found = [self._passes.find(self._pass_key(gate, tree), gate.name, tree, commit) for gate in asked]

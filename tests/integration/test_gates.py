@@ -259,6 +259,27 @@ def test_a_set_up_that_fails_is_nobodys_fault(make: Make) -> None:
     assert "exited 3:\nno such package" in shown["reason"]
 
 
+def test_a_gate_that_could_not_be_set_up_leaves_no_workspace(make: Make) -> None:
+    """Only the agent's stays, for the person who looks."""
+    fails = "import os, sys; sys.exit('.gate' in os.environ['COORDINATION_RUN'])"
+    stage = make(setup={"commands": [[sys.executable, "-c", fails]]}, gates={"default": ["ok"], "ok": ["true"]})
+    drop(stage, attempts_max=3)
+    stage.run(code=1)
+    shown = stage.show("T")
+    assert (shown["state"], shown["attempts"]) == ("waiting_for_person", 0)
+    assert [run["outcome"]["code"] for run in shown["runs"]][1:] == ["setup_failed", "setup_failed"]
+    assert [path.name for path in (stage.state / "agent_workspaces").iterdir() if path.name[0] != "."] == ["T"]
+
+
+def test_a_task_without_gates_lands_although_a_sandbox_is_required_and_missing(make: Make, tmp_path: Path) -> None:
+    """There is nothing to confine."""
+    stage = make(agents={"backend": "scripted", "sandbox": "require"}, gates={})
+    without_sandbox(stage, tmp_path)
+    drop(stage)
+    stage.run()
+    assert stage.show("T")["state"] == "merged"
+
+
 def test_set_up_that_leaves_files_for_git_is_refused(make: Make) -> None:
     """They would be committed as the agent's work."""
     stage = make(setup={"commands": [["touch", "left"]]}, gates={"default": ["ok"], "ok": ["true"]})
