@@ -10,7 +10,6 @@ them, are the agents'. Nobody else works in a workspace while it is made ready.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import stat
@@ -110,6 +109,8 @@ def _copied(root: Path, workspace: Path, name: str) -> None:
 
 
 def _digest(root: Path, name: str) -> str:
+    import hashlib  # OpenSSL comes with it, and most runs set nothing up
+
     try:
         return hashlib.sha256(_read(root, name)[0]).hexdigest()
     except OSError:
@@ -165,6 +166,8 @@ def _key(setup: SetUp, workspace: Path) -> str:
 
 
 def _hashed(value: object) -> str:
+    import hashlib
+
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
 
 
