@@ -6,6 +6,7 @@ started with all of our arguments (and never asked anything, so that it costs no
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -164,6 +165,23 @@ def _gate_sandbox(patient: Patient) -> Iterator[Check]:
     )
 
 
+def _number_of_user() -> int:
+    return os.getuid()
+
+
+def _user(patient: Patient) -> Iterator[Check]:
+    del patient
+    root = _number_of_user() == 0
+    yield Check(
+        name="user",
+        state="weaker" if root else "ok",
+        found="root: from its sandbox an agent's shell can change settings of the kernel, and so what runs outside"
+        if root
+        else "not root",
+        advice="run it as an ordinary user, or in a machine of its own" if root else "",
+    )
+
+
 def _limits(patient: Patient) -> Iterator[Check]:
     del patient
     limited = confinement.works()
@@ -264,6 +282,7 @@ _LOOKS: dict[str, Looks] = {
     "login": _login,
     "sandbox": _sandbox,
     "sandbox of gates": _gate_sandbox,
+    "user": _user,
     "limits of a run": _limits,
     "filesystem": _filesystem,
     "disk": _disk,

@@ -8,7 +8,6 @@ exactly was run; the same on the same files is not run again. Failures and flaky
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 import time
@@ -143,6 +142,8 @@ class Passes:
 
 def key(gate: GateCommand, *, tree: str, environment: Mapping[str, str], sandboxed: bool, set_up: str) -> str:
     """Names what exactly was run on which files: the same name, the same result. ``set_up`` digests what was before."""
+    import hashlib  # OpenSSL comes with it, and most runs judge nothing
+
     told = {
         "gate": gate.name,
         "argv": gate.argv,

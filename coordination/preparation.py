@@ -10,7 +10,6 @@ them, are the agents'. Nobody else works in a workspace while it is made ready.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import stat
@@ -47,9 +46,12 @@ class _Kept(Value, frozen=True, kw_only=True):
 
 
 def prepare(
-    setup: SetUp, workspace: Path, *, tracked: Collection[str], perform: Perform, cache: Path, keep: bool
+    setup: SetUp, workspace: Path, *, tracked: Collection[str], perform: Perform, cache: Path, keep: Callable[[], bool]
 ) -> None:
-    """Make the workspace ready. ``keep``: what is made may be given to others. Raises SetUpFailed."""
+    """Make the workspace ready. ``keep``: whether what was made is all there is, and may be given to others.
+
+    Raises SetUpFailed.
+    """
     for name in setup.copy:
         if name in tracked:
             raise SetUpFailed(f"[setup] copy names {name}, which git tracks here: expected a file that it does not")
@@ -62,7 +64,7 @@ def prepare(
         if ended.code:
             said = ended.output[-_SAID_MAX:]
             raise SetUpFailed(f"set-up command {' '.join(argv)!r} exited {ended.code}:\n{said}")
-    if key and keep and _key(setup, workspace) == key:  # else the commands changed what tells what they made
+    if key and keep() and _key(setup, workspace) == key:  # else the commands changed what tells what they made
         _kept(cache, key, setup, workspace)
 
 
@@ -107,6 +109,8 @@ def _copied(root: Path, workspace: Path, name: str) -> None:
 
 
 def _digest(root: Path, name: str) -> str:
+    import hashlib  # OpenSSL comes with it, and most runs set nothing up
+
     try:
         return hashlib.sha256(_read(root, name)[0]).hexdigest()
     except OSError:
@@ -162,6 +166,8 @@ def _key(setup: SetUp, workspace: Path) -> str:
 
 
 def _hashed(value: object) -> str:
+    import hashlib
+
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
 
 

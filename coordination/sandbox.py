@@ -35,6 +35,9 @@ NOT_RUNNABLE = 127  # as the shell has it
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - hidden behind a directory of the command's own
 _SOCKETS = ("/run", "/var/run")  # a socket may be spoken to on a file system that is read-only
 _RESOLVER = "/etc/resolv.conf"
+# Root needs no capability to write there, and what is written holds for the machine: a program named in
+# /proc/sys/kernel/core_pattern is run outside by the next process that crashes.
+_KERNEL = tuple(f"/proc/{name}" for name in ("acpi", "bus", "driver", "fs", "irq", "scsi", "sys", "sysrq-trigger"))
 _BASE = (
     *("--die-with-parent", "--new-session", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
     *("--unshare-cgroup-try", "--cap-drop", "ALL", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
@@ -129,9 +132,12 @@ def arguments(
 ) -> list[str]:
     """The command line that runs ``argv`` within the walls. ``path``: where programs are looked for."""
     line = [walls.program, *_BASE]
+    for place in _KERNEL:
+        if Path(place).exists():
+            line += ["--ro-bind", place, place]
     if not walls.network:
         line.append(_NO_NETWORK)
-    line += _mounts(walls, temporary, _needed(argv, path, directory))
+    line += _mounts(walls, temporary, _needed(argv, path))
     return [*line, "--chdir", os.path.realpath(directory), "--", *argv]
 
 
@@ -165,11 +171,13 @@ def _mounts(walls: Walls, temporary: Path | None, needed: Collection[str]) -> li
     return line
 
 
-def _needed(argv: Sequence[str], path: str, directory: Path) -> list[str]:
-    """What the command names, and where programs are: some of that may lie in a hidden place."""
-    program = shutil.which(argv[0], path=path) if os.sep not in argv[0] else os.path.join(directory, argv[0])  # noqa: PTH118
-    named = [word for word in argv[1:] if word.startswith("/")]
-    return [*path.split(os.pathsep), *([program] if program else []), *named]
+def _needed(argv: Sequence[str], path: str) -> list[str]:
+    """What the command names, and where programs are: some of that may lie in a hidden place.
+
+    Only what is written in full: what is named from the checkout may be a link of an agent's to anywhere.
+    """
+    program = "" if os.sep in argv[0] else shutil.which(argv[0], path=path) or ""
+    return [place for place in (*path.split(os.pathsep), program, *argv) if place.startswith("/")]
 
 
 def _shown_for(needed: Collection[str], temporary: Collection[str], closed: Collection[str]) -> Iterator[str]:

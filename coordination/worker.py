@@ -204,6 +204,14 @@ class _Run:
         self._commands = 0  # of gates and set-up: each has a home and a temporary directory of its own
 
     def perform(self) -> Outcome:
+        try:
+            return self._performed()
+        except (SetUpFailed, Unsuitable):
+            if self.request.purpose is not Purpose.WORK:  # nobody goes on in a workspace that was only to judge
+                self._cleared(Outcome(ending=Ending.CRASHED))
+            raise
+
+    def _performed(self) -> Outcome:
         match self.request.purpose:
             case Purpose.WORK if self.request.agent is not None and not self.request.agent.writes:
                 return self._read()
@@ -360,7 +368,8 @@ class _Run:
 
     def _passed(self, commit: str) -> dict[str, GateResult]:
         """The gates that need not run: they passed before on the same files."""
-        self._refuse_without_sandbox()
+        if self.request.gates:
+            self._refuse_without_sandbox()
         tree = self.workspaces.tree(commit)
         asked = [gate for gate in self.request.gates if gate.cache and not gate.fresh]
         found = [self._passes.find(self._pass_key(gate, tree), gate.name, tree, commit) for gate in asked]
@@ -422,7 +431,15 @@ class _Run:
 
         tracked = self.workspaces.tracked(workspace, (*setup.copy, *setup.keep))
         cache = self._cache / "setup"
-        preparation.prepare(setup, workspace, tracked=tracked, perform=perform, cache=cache, keep=trusted)
+        # where the commands make more than what is kept, giving that alone to others would leave them without the rest
+        preparation.prepare(
+            setup,
+            workspace,
+            tracked=tracked,
+            perform=perform,
+            cache=cache,
+            keep=lambda: trusted and self.workspaces.is_pristine(workspace),
+        )
         changed = sorted(set(self.workspaces.changes(workspace)) - before)
         if changed:
             raise SetUpFailed(

@@ -95,6 +95,7 @@ _SANDBOX = {
 _GATES = {
     "works": "gates run in a sandbox",
     "missing": "gates run WITHOUT a sandbox, as none works here (`coord doctor`)",
+    "refused": "NO gate runs, as settings require a sandbox and none works here (`coord doctor`)",
     "off": "gates run without a sandbox, as the settings say",
 }
 

@@ -160,13 +160,15 @@ class Supervisor:
         return "off" if settings.sandbox == "off" else "missing" if False in works else "works"
 
     def _gates(self) -> str:
-        """Whether gates and set-up run in a sandbox: "works", "missing", "off", or "" where there are none."""
+        """Whether gates and set-up run in a sandbox: works, missing, refused (it is required), off, or "" for none."""
         settings = self.coordinator.settings
         if not (settings.gates.named or settings.setup.commands):
             return ""
         if settings.agents.sandbox == "off":
             return "off"
-        return "works" if sandbox.find(os.environ.get("PATH", "")) else "missing"
+        if sandbox.find(os.environ.get("PATH", "")):
+            return "works"
+        return "refused" if settings.agents.sandbox == "require" else "missing"
 
     def _end(self) -> State:
         self._untidy = True

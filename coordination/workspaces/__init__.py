@@ -136,6 +136,10 @@ class Workspaces:
         """The workspace is exactly that commit again, whatever a gate did there; nothing of that is kept."""
         trees.make_exact(self._place.opened(path), commit)
 
+    def is_pristine(self, path: Path) -> bool:
+        """Whether there is nothing but the commit's files and what set-up is known to copy or make."""
+        return preservation.is_pristine(self._place.opened(path))
+
     def is_set_up(self, path: Path) -> bool:
         """Whether set-up was done there, and what it made was not cleaned away since."""
         return trees.is_set_up(self._place.opened(path))

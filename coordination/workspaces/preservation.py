@@ -59,6 +59,12 @@ def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits
     return _named(git, task, tree, parents, _message(git, left_out))
 
 
+def is_pristine(git: Git) -> bool:
+    """Whether there is nothing but HEAD's files and what is lent; not even what git ignores."""
+    head = git.commit_at("HEAD")
+    return head is not None and _as_committed(git, head, ignored=True)
+
+
 def _as_committed(git: Git, head: str, *, ignored: bool) -> bool:
     """Whether there is nothing but HEAD's files, staged or not, by one quick call. False may also mean: ask further."""
     if (git.directory / "MERGE_HEAD").exists() or nested_repositories(git):

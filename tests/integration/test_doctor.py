@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from coordination import doctor
 from coordination.cli import run
 from coordination.coordinator import Coordinator, locate
 from coordination.environment import MARKER
@@ -174,3 +175,13 @@ def test_a_machine_on_which_gates_have_no_sandbox_is_told(
         "weaker",
         "install bubblewrap, and allow unprivileged user namespaces",
     )
+
+
+@pytest.mark.parametrize(("number", "state"), [(0, "weaker"), (1000, "ok")])
+def test_who_runs_it_as_root_is_told(
+    look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, state: str
+) -> None:
+    """The agents' sandbox is Claude Code's own, and leaves root the settings of the kernel."""
+    monkeypatch.setenv("COORDINATION_CLAUDE", program(tmp_path, "exit 1"))
+    monkeypatch.setattr(doctor, "_number_of_user", lambda: number)
+    assert look(code=1)["user"]["state"] == state

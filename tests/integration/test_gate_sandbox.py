@@ -108,6 +108,7 @@ ATTACKS = {
     "changes another's workspace": WRITE.format(path="/.coordination/agent_workspaces/B/greeter.py"),
     "reads the log": "assert os.listdir(ROOT + '/.coordination/log')",
     "reads the settings": "open(ROOT + '/.coordination/coordination.toml').read()",
+    "changes the kernel's settings": "p = '/proc/sys/kernel/core_pattern'; v = open(p).read(); open(p, 'w').write(v)",
     "reads a key": "assert 'key' in open(ROOT + '/home/.ssh/id').read()",
     "reads a password": "assert 'key' in open(ROOT + '/home/.netrc').read()",
     "points the checkout at another repository": "open('.git', 'w').write('gitdir: /elsewhere')",
@@ -194,6 +195,8 @@ def test_an_attack_works_in_a_plain_run_and_not_in_the_sandbox(
 
     There it first tries to change what is mounted, as root might if any capability were left.
     """
+    if "kernel" in name and os.getuid():
+        pytest.skip("only root might do that")
     house = houses["guarded"]
     inside = house.gate("\n".join([traps.known(house), ALLOW, ATTACKS[name], "print('done')"]))
     assert not traps.sprung()

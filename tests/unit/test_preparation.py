@@ -53,7 +53,7 @@ class Site:
             tracked=tracked,
             perform=self.perform,
             cache=self.cache,
-            keep=keep,
+            keep=lambda: keep,
         )
 
 

@@ -89,6 +89,20 @@ def test_programs_in_a_hidden_place_are_seen_and_nothing_beside_them(tmp_path: P
     assert ("--ro-bind", str(bin_), str(bin_)) in mounts(tmp_path, walls, "ls", str(bin_))
 
 
+def test_what_is_not_written_in_full_opens_nothing(
+    tmp_path: Path, walls: Walls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program of the checkout may be a link to a secret, and an empty word of PATH means wherever we are."""
+    checkout = tmp_path / "repository/.coordination/agent_workspaces/A"
+    (tmp_path / "home/.ssh/id").write_text("secret")
+    (tmp_path / "home/.ssh/id").chmod(0o700)
+    (checkout / "run").symlink_to(tmp_path / "home/.ssh/id")
+    monkeypatch.chdir(tmp_path / "home/.ssh")
+    for argv, path in ((["./run"], PATH), (["run"], f"{PATH}:"), (["cat", "id"], f":{PATH}:."), (["id"], ".")):
+        told = mounts(tmp_path, walls, *argv, path=path)
+        assert [mount for mount in told if mount[0] == "--ro-bind" and ".ssh" in mount[1]] == []
+
+
 def test_without_the_network_unless_it_is_asked_for(tmp_path: Path, walls: Walls) -> None:
     """One namespace more."""
     lines = [
