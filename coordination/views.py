@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from coordination.model.accounts import Account
 from coordination.model.commands import newest_work
@@ -15,7 +16,7 @@ from coordination.model.endings import kind_of
 from coordination.model.experience import shares
 from coordination.model.facts import Facts
 from coordination.model.money import day_of
-from coordination.model.runs import GateResult, Purpose
+from coordination.model.runs import Ending, GateResult, Landed, Outcome, Purpose
 from coordination.model.state import Run, State, Task, total
 from coordination.model.tasks import Status
 from coordination.model.waiting import hindrances, live_by_role, looks_held, order_key
@@ -99,6 +100,35 @@ def task_row(state: State, facts: Facts, policies: Policies, task: Task) -> Row:
     }
 
 
+def runs_of(state: State, task: Task) -> list[Run]:
+    """Its runs, and the landings of other tasks that took it along with what they say of it, oldest first."""
+    along = [run for name in task.taken_along for run in state.tasks[name.partition(".")[0]].runs if run.id == name]
+    return sorted([*task.runs, *(_as_told(run, task.id) for run in along)], key=lambda run: run.token)
+
+
+def _as_told(run: Run, task: str) -> Run:
+    """A landing as far as it concerns one that it took along."""
+    if run.outcome is None:
+        return run
+    whole = run.outcome
+    landed = next((landed for landed in whole.batch if landed.task == task), Landed(task=task, kind="left"))
+    outcome = Outcome(
+        ending=_ENDINGS.get(landed.kind, Ending.CRASHED),
+        code=landed.kind,
+        reason=landed.reason,
+        commit=landed.merge,
+        gates=landed.gates,
+        conflict=landed.conflict,
+        started_at=whole.started_at,
+        ended_at=whole.ended_at,
+    )
+    commit = next((member.commit for member in run.batch if member.task == task), run.commit)
+    return replace(run, commit=commit, outcome=outcome)
+
+
+_ENDINGS = {"merged": Ending.SUCCEEDED, "conflict": Ending.CONFLICT, "gate_failed": Ending.FAILED}
+
+
 def run_row(run: Run) -> Row:
     """One run with how it ended."""
     row: Row = {
@@ -142,7 +172,7 @@ def task_detail(state: State, facts: Facts, policies: Policies, task: Task) -> R
         "rules": _whole(task.rules),
         "changed": _changed(task),
         "feedback": _whole(task.feedback),
-        "runs": [run_row(run) for run in task.runs],
+        "runs": [run_row(run) for run in runs_of(state, task)],
         "refused": list(task.refused),
         "unknown_dependencies": [after for after in task.spec.after if state.get(after) is None],
     }

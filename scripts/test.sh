@@ -22,7 +22,7 @@ unset PYTHONPATH PYTHONHOME COORDINATION_HOME
 if [ "${1-}" = --tier2 ]; then
   shift
   prepare_claude
-  many=(tests/e2e/test_storm.py tests/e2e/test_many.py tests/faults)
+  many=(tests/e2e/test_storm.py tests/e2e/test_many.py tests/faults tests/integration/test_workspaces_killed.py)
   exec python -m pytest -n auto --dist worksteal tests/laboratory "${many[@]}" --tier 2 --proof docs/proof.md "$@"
 fi
 if [ $# -gt 0 ]; then exec python -m pytest "$@"; fi

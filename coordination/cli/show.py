@@ -67,7 +67,7 @@ def _task(coordinator: Coordinator, state: State, name: str) -> dict[str, Any]:
     facts = coordinator.observed()
     row = views.task_detail(state, facts, coordinator.policies, task)
     workspace = coordinator.workspaces.path(task.id)
-    row["runs"] = [_run(coordinator, run) for run in task.runs]
+    row["runs"] = [_run(coordinator, run) for run in views.runs_of(state, task)]
     row["workspace"] = str(workspace) if workspace.is_dir() else None
     row["preserved"] = list(coordinator.workspaces.preserved(task.id))
     return row

@@ -104,6 +104,7 @@ class Task(Value, frozen=True, kw_only=True):
     doubt: int = 0  # the lost batch that named it last, until a person decides or it ends; 0: there is none
     skipped: int = 0  # numbers that runs in lost batches may have had
     lands_with: str = ""  # the landing of another task that takes it along, while that lives
+    taken_along: tuple[str, ...] = ()  # all that did so, oldest first
     landed: Landed | None = None  # what became of it there, until that is acted upon
     other_side: str = ""  # what to take in since such a landing sent it back: a commit, or "integration"
 
@@ -366,7 +367,8 @@ def _plan(state: State, record: e.Record, event: e.RunPlanned) -> None:
     for member in event.batch:
         other = state.tasks.get(member.task)
         if other is not None and _may_land(other, member.commit):
-            _put(state, record, other, lands_with=event.run, landed=None)
+            along = (*other.taken_along, event.run)
+            _put(state, record, other, lands_with=event.run, taken_along=along, landed=None)
 
 
 def _may_land(task: Task, commit: str) -> bool:

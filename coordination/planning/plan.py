@@ -321,7 +321,9 @@ class _Step:
             counted = task.returns < self.facts.settings.limits.returns_max
             yield e.TaskEscalated(task=task.id, reason=reason, raises="returns" if counted else "")
         else:
-            why = e.RequeueReason(kind="conflict", message=said, run=run.id if run is not None else "")
+            why = e.RequeueReason(
+                kind="conflict", message=said, run=run.id if run is not None else task.taken_along[-1]
+            )
             yield e.TaskRequeued(task=task.id, reason=why)
 
     # -- dependencies ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ and a worker that comes second finds the lock taken or the run begun and leaves.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
@@ -21,7 +22,7 @@ import msgspec
 
 from coordination import __version__, agents, confinement, environment, files, locks, sandbox
 from coordination.coordinator import Coordinator
-from coordination.errors import CoordinationError, LockHeld
+from coordination.errors import CoordinationError, GitFailed, LockHeld, Refused
 from coordination.inbox import Receipt
 from coordination.model import events as e
 from coordination.model.facts import Facts
@@ -82,6 +83,7 @@ class Supervisor:
         self._snapshot_seq = 0
         self._untidy = True
         self._standing, self._written = Standing(), ""
+        self._kept = ""  # what we last saw to be remembered in the repository
         self._good = ""  # where the branch was when it had all of these:
         self._merges: dict[str, str] = {}
         self._merged = 0  # so many the log had when we looked
@@ -143,7 +145,6 @@ class Supervisor:
             made = e.IntegrationCreated(branch=git.integration, commit=head, target=git.target)
             coordinator.transact(lambda state: [] if state.integration else [made])
         self._look_at_integration()
-        self._mark("looked")
         tickets = coordinator.state().tickets
         for receipt in coordinator.inbox.recover(tickets.get, self._judge):
             self._receipts(receipt)
@@ -278,7 +279,8 @@ class Supervisor:
         """How the branch stands. Git is asked only when its file says something else, or the log of more merges."""
         written = self.coordinator.workspaces.written_head(self.coordinator.settings.git.integration)
         moved = not written or written != self._written
-        if moved or self._standing.astray or state.merged != self._merged:
+        kept = self._standing.head == self._kept
+        if moved or not kept or self._standing.astray or state.merged != self._merged:
             self._look_at_integration()
         return self._standing
 
@@ -289,9 +291,10 @@ class Supervisor:
         found = self._stands()
         if found.again:
             found = self._restored(found.again)
-        if found.head and found.head != self._good:
-            coordinator.workspaces.remember(found.head)
-            self._good = found.head
+        if found.head and found.head != self._kept:
+            with contextlib.suppress(GitFailed):  # no room, or another one's lock: the next turn tries again
+                coordinator.workspaces.remember(found.head)
+                self._kept = found.head
         if found.astray and found.astray != self._standing.astray:
             self._complain(found.astray)
         self._standing = found
@@ -303,13 +306,17 @@ class Supervisor:
         merges, self._merged = coordinator.merges(), coordinator.store.state.merged
         found = coordinator.workspaces.standing(git.integration, git.target, merges, good=self._good, sure=self._merges)
         if found.head:
-            self._merges = merges
+            self._good, self._merges = found.head, merges
         return found
 
     def _restored(self, commit: str) -> Standing:
         """The branch is gone, and everything that is known to have been on it is at this commit: made again there."""
         coordinator, git = self.coordinator, self.coordinator.settings.git
-        if coordinator.workspaces.ensure_integration(git.integration, git.target, start=commit) != commit:
+        try:
+            head = coordinator.workspaces.ensure_integration(git.integration, git.target, start=commit)
+        except Refused as error:
+            return Standing(astray=str(error))
+        if head != commit:
             return self._stands()  # somebody else was first
         self._mark("restored:before")
         reason = "everything that is known to have been on it is there"

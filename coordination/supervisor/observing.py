@@ -102,18 +102,19 @@ class Observer:
         """
         approved = {member.task: member.commit for member in run.batch}
         others = [landed for landed in outcome.batch if landed.kind == "merged"]
-        claims = {landed.merge: approved.get(landed.task, "") for landed in others}
-        if outcome.ending is Ending.SUCCEEDED:
-            claims[outcome.commit] = run.commit
+        claims = {(landed.merge, approved.get(landed.task, "")) for landed in others}
+        own = (outcome.commit, run.commit)
+        if outcome.ending is Ending.SUCCEEDED and outcome.commit:
+            claims.add(own)
         try:
             proven = self._coordinator.workspaces.proven(self._coordinator.settings.git.integration, claims)
         except CoordinationError:
             proven = set()
+        doubtful = {each.task for each in others if (each.merge, approved.get(each.task, "")) not in proven}
         batch = tuple(
-            landed if landed.kind != "merged" or landed.merge in proven else replace(landed, kind="left", merge="")
-            for landed in outcome.batch
+            replace(landed, kind="left", merge="") if landed.task in doubtful else landed for landed in outcome.batch
         )
-        if outcome.ending is Ending.SUCCEEDED and outcome.commit and outcome.commit not in proven:
+        if own in claims - proven:
             reason = f"{outcome.commit[:12]}, which it says it landed, is not on the integration branch as a merge of "
             reason += f"{run.commit[:12]}"
             outcome = replace(outcome, ending=Ending.CRASHED, code="unproven_landing", reason=reason, commit="")

@@ -253,8 +253,8 @@ class Workspaces:
         """
         return landing.land(self._place, request, task=task, gates=gates, stopping=stopping)
 
-    def proven(self, branch: str, claims: Mapping[str, str]) -> set[str]:
-        """Of merges that are said to have taken in these commits, those that have and are on the branch.
+    def proven(self, branch: str, claims: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Of merges that are said to have taken in a commit, each with it, those that have and are on the branch.
 
         Raises GitFailed when there is no such branch, or one of them is no commit.
         """

@@ -63,17 +63,19 @@ def missing(git: Git, head: str, commits: Collection[str]) -> set[str]:
     return gone | set(commits).intersection(listed)
 
 
-def proven(git: Git, branch: str, claims: Mapping[str, str]) -> set[str]:
-    """The merges that are on the branch and took in the commit that each is said to have, as second parent.
+def proven(git: Git, branch: str, claims: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Of pairs of a merge and a commit, those whose merge is on the branch and has the commit as second parent.
 
     Raises GitFailed when there is no such branch, or one of the merges is no commit.
     """
     if not claims:
         return set()
-    rows = [line.split() for line in git.text("rev-list", "--no-walk=unsorted", "--parents", *claims).splitlines()]
-    asked = "".join(f"{merge}\n" for merge in claims) + f"^refs/heads/{branch}\n"
-    lacking = git.run("rev-list", "--stdin", stdin=asked.encode()).text.split()
-    return {row[0] for row in rows if row[2:] == [claims[row[0]]]}.difference(lacking)
+    merges = sorted({merge for merge, _ in claims})
+    rows = [line.split() for line in git.text("rev-list", "--no-walk=unsorted", "--parents", *merges).splitlines()]
+    taken_in = {row[0]: row[2:] for row in rows}
+    asked = "".join(f"{merge}\n" for merge in merges) + f"^refs/heads/{branch}\n"
+    lacking = set(git.run("rev-list", "--stdin", stdin=asked.encode()).text.split())
+    return {(merge, commit) for merge, commit in claims if merge not in lacking and taken_in.get(merge) == [commit]}
 
 
 def _gone(git: Git, branch: str, target: str, merges: Mapping[str, str]) -> Standing:

@@ -128,6 +128,25 @@ def test_a_worker_killed_between_two_moves_of_the_branch_loses_and_doubles_nothi
     assert wrong(stage) == []
 
 
+def test_a_merge_of_another_one_is_not_credited_to_a_member(make: Callable[..., Stage]) -> None:
+    """The outcome names four's merge as two's: it is on the branch, but took in something else. Two is found later."""
+    stage = make()
+    assert supervise_forked(stage, "spawn:after@RunPlanned:one.3.landing") == -9
+    outcome = stage.state / "runs/one.3.landing/outcome.json"
+    stage.wait_for(outcome.exists, "outcome")
+    stage.wait_for(lambda: stage.worker("one.3.landing") is None, "end of the worker")
+    claim = json.loads(outcome.read_text())
+    two, _, four = claim["outcome"]["batch"]
+    assert (two["task"], four["task"]) == ("two", "four")
+    right, two["merge"] = two["merge"], four["merge"]
+    outcome.write_text(json.dumps(claim))
+    stage.run()
+    merged = {event["task"]: event for event in stage.events("TaskMerged")}
+    assert merged["two"]["merge"] == right
+    assert merged["two"]["seq"] > merged["four"]["seq"]
+    assert wrong(stage) == []
+
+
 def live(directory: Path, cuts: Sequence[str]) -> tuple[list[str], list[str]]:
     """One life under supervisors that are cut one after the other: (what is wrong, cuts not come to)."""
     stage = stage_with_four(directory)

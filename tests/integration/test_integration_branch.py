@@ -160,6 +160,25 @@ def test_a_branch_that_was_removed_comes_back_with_everything_seen_on_it_and_say
     assert sound(stage) == []
 
 
+@pytest.mark.parametrize("step", ["restored:before", "restored:after"])
+def test_a_supervisor_killed_while_it_makes_the_branch_again_loses_nothing(
+    make: Callable[[], Stage], step: str
+) -> None:
+    """Whoever comes next finds the branch as it was, and goes on."""
+    stage = make()
+    drop(stage, "first")
+    stage.run()
+    before = head(stage)
+    stage.git("update-ref", "-d", REF)
+    assert supervise_forked(stage, f"{step}@TaskMerged:first") == -9
+    assert head(stage) == before
+    drop(stage, "second")
+    stage.run()
+    assert {"first.py", "second.py"} <= on_branch(stage)
+    assert len(stage.events("IntegrationRestored")) == int(step == "restored:after")
+    assert sound(stage) == []
+
+
 def test_a_branch_that_was_removed_with_all_traces_is_not_made_again(make: Callable[[], Stage]) -> None:
     """What the log knows to have landed is nowhere: that is said, and nobody begins anew without it."""
     stage = make()
@@ -179,6 +198,22 @@ def test_a_branch_that_was_removed_with_all_traces_is_not_made_again(make: Calla
     stage.git("branch", INTEGRATION, "main")  # it lacks the same
     stage.run(code=1)
     assert "no longer contains" in warnings(stage)[0]
+
+
+def test_a_branch_that_cannot_be_made_again_ends_no_supervisor(make: Callable[[], Stage]) -> None:
+    """Its file holds what is no commit: it is said, and what does not need the branch goes on."""
+    stage = make()
+    drop(stage, "first")
+    stage.run()
+    (stage.repository / ".git" / REF).write_text("garbage\n")
+    drop(stage, "second")
+    stage.run(code=1)
+    assert f"cannot make branch {INTEGRATION}" in stage.said()
+    assert stage.events("RunPlanned", task="second") == []
+    (stage.repository / ".git" / REF).unlink()
+    stage.run()
+    assert {"first.py", "second.py"} <= on_branch(stage)
+    assert sound(stage) == []
 
 
 def test_a_branch_that_is_checked_out_waits_for_the_one_who_looks_at_it(make: Callable[[], Stage]) -> None:
