@@ -233,7 +233,8 @@ class Git:
             "GIT_COMMITTER_NAME": _NAME,
             "GIT_COMMITTER_EMAIL": _ADDRESS,
         }
-        settings = {**settings, **_cases(self.common)}
+        if not folds_case(self.common):  # then two names that differ in case are two, whatever the repository says
+            settings = {**settings, "core.ignoreCase": "false"}
         environment["GIT_CONFIG_COUNT"] = str(len(settings))
         for number, (key, value) in enumerate(settings.items()):
             environment[f"GIT_CONFIG_KEY_{number}"] = key
@@ -322,9 +323,9 @@ def _program() -> str:
 
 
 @lru_cache(1)
-def _cases(common: Path) -> dict[str, str]:
-    """Two names that differ in case are two files where the filesystem says so, whatever the repository says."""
-    return {} if (common / "CoNfIg").exists() else {"core.ignoreCase": "false"}
+def folds_case(common: Path) -> bool:
+    """Whether the filesystem takes two names that differ in case only for one."""
+    return (common / "CoNfIg").exists()
 
 
 @lru_cache(1)

@@ -40,6 +40,7 @@ _CONVERTING = r"^core\.(attributesfile|autocrlf|eol)$"
 _CONVERTS = r"eol=crlf|working-tree-encoding|(^|[[:space:]])ident([[:space:]]|$)"
 _ATTRIBUTES = ":(top,glob)**/.gitattributes"
 _LINK = 0o160000
+_KEPT_MIN = 0.5  # of the files: to write more again takes longer than to make a new tree
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +77,7 @@ def give(place: Place, git: Git) -> None:
         git.tree.rename(giving / "tree")
         if not _inhabited(giving / "tree") and _sealed(place, giving, commit):
             giving.rename(place.pool / str(max(numbers, default=0) + 1))
-    except (GitFailed, OSError, RecursionError):
+    except (GitFailed, OSError, RecursionError, ValueError):  # ValueError: a partial clone lacks what it names
         pass  # nothing but time is lost: the next workspace is made from nothing
     _sweep(place)
     trim(place)
@@ -153,8 +154,8 @@ def _sealed(place: Place, giving: Path, commit: str) -> bool:
     wanted = _wanted(git, giving, commit)
     if not wanted.files or _converts(git, wanted, commit) or not _plain(giving / "tree", stat.S_IFDIR, 0o777, wanted):
         return False
-    size = _weed(giving / "tree", wanted)
-    if place.pooling is None or size > place.pooling.bytes:
+    kept, size = _weed(giving / "tree", wanted)
+    if place.pooling is None or size > place.pooling.bytes or kept < len(wanted.files) * _KEPT_MIN:
         return False
     git.run("read-tree", commit)  # knows nothing of any file's times: each one's content is looked at
     if not _unchanged(git):
@@ -195,9 +196,9 @@ def _converts(git: Git, wanted: _Wanted, commit: str) -> bool:
     return git.run(*asked, accept=(0, 1), magic=True).code == 0
 
 
-def _weed(tree: Path, wanted: _Wanted) -> int:
-    """Remove all that the commit does not have, or that git would have made otherwise; the size of what is left."""
-    size, left = 0, [""]
+def _weed(tree: Path, wanted: _Wanted) -> tuple[int, int]:
+    """Remove what the commit does not have, or git would have made otherwise. How many files are left; their size."""
+    kept, size, left = 0, 0, [""]
     while left:
         where = left.pop()
         with os.scandir(tree / where) as found:
@@ -207,12 +208,13 @@ def _weed(tree: Path, wanted: _Wanted) -> int:
             if path in wanted.directories and _plain(entry, stat.S_IFDIR, 0o777, wanted):
                 left.append(path)
             elif path in wanted.files and _as_made(entry, *wanted.files[path], wanted):
+                kept += 1
                 size += entry.stat(follow_symlinks=False).st_blocks * 512
             elif entry.is_dir(follow_symlinks=False):
                 _deleted(Path(entry.path))
             else:
                 Path(entry.path).unlink()
-    return size
+    return kept, size
 
 
 def _as_made(entry: os.DirEntry[str], mode: int, size: int, wanted: _Wanted) -> bool:

@@ -11,7 +11,7 @@ from coordination.errors import GitFailed, Refused
 from coordination.files import make_directory
 from coordination.model.runs import WorkspaceRequest
 from coordination.workspaces import pool
-from coordination.workspaces.git import Git, clear_locks
+from coordination.workspaces.git import Git, clear_locks, folds_case
 from coordination.workspaces.merging import conflicts, merge_head, start_merge
 from coordination.workspaces.place import Place, forget, half_made
 from coordination.workspaces.preservation import preserve
@@ -163,10 +163,24 @@ def _fill(git: Git) -> None:
             git.run("read-tree", "HEAD")  # somebody removed it: the files are for the caller to keep
         return
     if not filled:
+        if folds_case(git.common):
+            _refuse_clashes(git)
         # git copies what the user set for the own worktree alone, for one: which part of it is checked out
         (git.directory / "config.worktree").unlink(missing_ok=True)
         git.run("read-tree", "--reset", "-u", "HEAD")
     locked.write_text(_REASON)
+
+
+def _refuse_clashes(git: Git) -> None:
+    """One of two such files would be checked out, and the other one seem to be changed."""
+    seen: dict[str, str] = {}
+    for path in git.run("ls-tree", "-r", "-z", "--name-only", "HEAD").names:
+        other = seen.setdefault(path.casefold(), path)
+        if other != path:
+            raise Refused(
+                f"{', '.join(shown((other, path)))} differ in case only, and the filesystem of {git.tree} takes them "
+                "for one. Rename one of them, or work where case matters (on macOS: a case-sensitive volume)"
+            )
 
 
 def _branch(git: Git, request: WorkspaceRequest) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from coordination.errors import Refused
 from coordination.model.runs import WorkspaceRequest
 from coordination.testing.stage import FILES, Stage
 from coordination.workspaces import Workspaces
@@ -361,6 +362,19 @@ def test_names_that_differ_in_case_only(stage: Stage, ignoring: str) -> None:
     assert landed(stage, "notes/one.md") == "changed\n"
     assert landed(stage, "Notes/One.md") == FILES["README.md"]
     assert landed(stage, "notes/Two.md") == "two\n"
+
+
+def test_names_that_differ_in_case_only_where_the_filesystem_cannot_tell(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not worked on with one of two files: the refusal names both. (What it says of itself is made up here.)"""
+    monkeypatch.setattr("coordination.workspaces.trees.folds_case", lambda _common: True)
+    workspaces = Workspaces(stage.repository / ".git", stage.state)
+    commit = stage.git("rev-parse", "main").strip()
+    assert (workspaces.ensure(WorkspaceRequest(name="T", commit=commit)) / "greeter.py").exists()
+    _clash(stage)
+    with pytest.raises(Refused, match=r"Notes/One\.md, notes/one\.md differ in case only"):
+        workspaces.ensure(WorkspaceRequest(name="U", commit=stage.git("rev-parse", "main").strip()))
 
 
 def test_a_shallow_clone(tmp_path: Path, stage: Stage) -> None:

@@ -385,6 +385,15 @@ def test_fewer_trees_are_kept_when_the_settings_say_so(scene: Scene) -> None:
         assert scene.pool() == left
 
 
+def test_a_tree_of_which_little_is_left_is_not_kept(scene: Scene) -> None:
+    """Where something else touches every file, the pool would write them all again each time."""
+    path = scene.ensure("T")
+    for file in _below(path):
+        os.utime(file, (1_000_000_000, 1_000_000_000), follow_symlinks=False)
+    scene.pooled.remove("T", "T")
+    assert scene.pool() == []
+
+
 @pytest.mark.parametrize("how", ["directory", "file", "mapping"])
 def test_a_tree_in_which_a_process_lives_is_not_kept(scene: Scene, how: str) -> None:
     """What it could still write would be in another task's workspace."""
