@@ -62,6 +62,7 @@ def _found(state: State, name: str) -> Run:
 def _task(coordinator: Coordinator, state: State, name: str) -> dict[str, Any]:
     """The task's row with what only the repository can tell: where its files are."""
     from coordination import views
+    from coordination.supervisor.collecting import branch_of
 
     task = state.find(name)
     facts = coordinator.observed()
@@ -69,6 +70,8 @@ def _task(coordinator: Coordinator, state: State, name: str) -> dict[str, Any]:
     workspace = coordinator.workspaces.path(task.id)
     row["runs"] = [_run(coordinator, run) for run in views.runs_of(state, task)]
     row["workspace"] = str(workspace) if workspace.is_dir() else None
+    found = branch_of(coordinator, task.id)
+    row["branch"] = {"name": found[0].name, "commit": found[0].commit, "landed": found[1] or None} if found else None
     row["preserved"] = list(coordinator.workspaces.preserved(task.id))
     return row
 
@@ -94,6 +97,7 @@ def _tell_task(task: dict[str, Any]) -> None:
         ("base", task["base"]),
         ("commit", task["commit"]),
         ("merge", task["merge"]),
+        ("branch", _branch(task["branch"])),
         ("workspace", task["workspace"]),
     )
     _tell_evidence(task)
@@ -107,6 +111,15 @@ def _tell_task(task: dict[str, Any]) -> None:
         say(f"  {entry['kind']}: {entry['message']}", whole=True)
     _block("Prompt", task["prompt"])
     _block("Report", task["report"])
+
+
+def _branch(branch: dict[str, Any] | None) -> str:
+    if branch is None:
+        return ""
+    landed = {None: "not landed", "merged": "landed"}.get(
+        branch["landed"], f"landed in other commits ({branch['landed']})"
+    )
+    return f"{branch['name'].removeprefix('refs/heads/')} at {branch['commit'][:12]}: {landed}"
 
 
 def _tell_evidence(task: dict[str, Any]) -> None:

@@ -58,6 +58,14 @@ def collect(coordinator: Coordinator, *, alone: bool = False, forget: bool = Fal
             yield _gone(coordinator, verdict) if verdict.goes else verdict
 
 
+def branch_of(coordinator: Coordinator, task: str) -> tuple[Ref, str] | None:
+    """A task's branch, and how the integration branch or the target has all of it ("": not all); None without one."""
+    ref = next((ref for ref in coordinator.workspaces.task_branches() if ref.task == task), None)
+    if ref is None:
+        return None
+    return ref, coordinator.workspaces.landed_content(ref.commit, _known_branches(coordinator))
+
+
 # -- what is there ---------------------------------------------------------------------------------------------------
 
 

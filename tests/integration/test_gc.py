@@ -286,6 +286,23 @@ def test_it_says_what_goes_and_why_and_changes_nothing(world: World) -> None:
     assert "squashed" in git(world.root, "show", f"{kept.ref}:squashed.txt")
 
 
+def test_show_says_whether_the_work_of_a_task_has_landed(world: World) -> None:
+    """Also when somebody brought it in by hand, and the task itself failed."""
+    full(world)
+    found = {
+        name: json.loads(coord(world, "show", name, "--json"))["branch"] for name in ("merged", "failed", "squashed")
+    }
+    assert {name: branch["landed"] for name, branch in found.items()} == {
+        "merged": "merged",
+        "failed": None,
+        "squashed": "same",
+    }
+    assert f"coordination/task/failed at {found['failed']['commit'][:12]}: not landed" in coord(world, "show", "failed")
+    assert ": landed in other commits (same)" in coord(world, "show", "squashed")
+    world.task("none", "queued", days=0)
+    assert json.loads(coord(world, "show", "none", "--json"))["branch"] is None
+
+
 def test_only_a_persons_word_lets_go_of_what_is_nowhere_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """And only when it is old enough; then it is gone."""
     world.task("T", "failed", days=100)
