@@ -36,6 +36,7 @@ from coordination.policy import shipped as shipped_policies
 from coordination.settings import Settings
 from coordination.store import Moment, Progress, SnapshotDirectory, Store, digest, replay
 from coordination.workspaces import Repository, Workspaces, discover
+from coordination.workspaces.upkeep import Upkeep
 
 STATE_DIRECTORY = ".coordination"
 _DIRECTORIES = (
@@ -181,12 +182,12 @@ class Coordinator:
             raise Refused(f"{home.state} has no log yet: run `coord init` first")
 
     @cached_property
-    def workspaces(self) -> Workspaces:
+    def workspaces(self) -> Upkeep:
         """The worktrees of runs, and git. What set-up lends them is known as far as the settings can be read."""
         private: tuple[str, ...] = ()
         with contextlib.suppress(SettingsError, OSError):
             private = (*self.settings.setup.copy, *self.settings.setup.keep)
-        return Workspaces(self.home.repository.common, self.home.state, private=private)
+        return Upkeep(self.home.repository.common, self.home.state, private=private)
 
     @cached_property
     def store(self) -> Store[State]:

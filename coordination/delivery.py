@@ -17,7 +17,7 @@ from coordination.coordinator import Coordinator
 from coordination.errors import CoordinationError, GitFailed, Refused
 from coordination.model.runs import DiffStat, Purpose
 from coordination.model.state import State, Task
-from coordination.workspaces import Bringing
+from coordination.workspaces.upkeep import Bringing
 
 GH_SECONDS = 120.0
 _BODY_TASKS_MAX = 200

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coordination.workspaces import Kept
+    from coordination.workspaces.upkeep import Kept
 
 _UNIT = 1024
 

@@ -13,7 +13,7 @@ from coordination.cli._session import Session
 from coordination.cli._terminal import emit, say
 
 if TYPE_CHECKING:
-    from coordination.workspaces import Kept
+    from coordination.workspaces.upkeep import Kept
 
 
 @verb("coord restore T7 --list", "coord restore T7 --to ../t7-files", "coord restore T7 --ref 2 --branch t7-again")

@@ -24,7 +24,7 @@ from coordination.model.state import State
 from coordination.planning.keeping import DAY_SECONDS, Found, Verdict, idle, judge
 from coordination.supervisor import requests
 from coordination.supervisor.leftovers import unneeded_workspaces
-from coordination.workspaces import Ref
+from coordination.workspaces.upkeep import Ref
 
 LOOK_SECONDS = 60.0  # between looks of a supervisor at rest at what there is to do
 STOP_SECONDS = 5.0

@@ -1,14 +1,13 @@
 """Where does a run work, and how does its work land? Git worktrees, and the only caller of git.
 
 Every verb may be repeated after a kill at any point: it looks at what is there and does what is missing. The user's
-checkout, index, branches, configuration and hooks are never touched, but for one line in ``info/exclude`` and by
-``bring``, ``push`` and ``restore``, which only a person asks for.
+checkout, index, branches, configuration and hooks are never touched, but for one line in ``info/exclude`` and by what
+only a person asks for, which is a module of its own (``upkeep``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -16,43 +15,32 @@ from msgspec.structs import replace
 from coordination.model.runs import DiffStat, GateResult, LandingRequest, Pooling, WorkspaceRequest
 from coordination.workspaces import audit as auditing
 from coordination.workspaces import (
-    checkout,
     commits,
     landing,
     objects,
     phantoms,
     preservation,
     repository,
-    restoring,
-    sweeping,
     traces,
     trees,
 )
 from coordination.workspaces import standing as standings
 from coordination.workspaces.audit import Outside
-from coordination.workspaces.checkout import Bringing
-from coordination.workspaces.containment import Containment
 from coordination.workspaces.landing import Gates, LandingResult
 from coordination.workspaces.place import Place
 from coordination.workspaces.refusals import BranchAstray, HeadMoved, NestedRepository, UnresolvedConflict
 from coordination.workspaces.repository import Repository, discover, version
-from coordination.workspaces.restoring import Kept
 from coordination.workspaces.standing import Standing
-from coordination.workspaces.sweeping import Ref
 from coordination.workspaces.traces import LogTrace
-from coordination.workspaces.user import UserGit
 
 __all__ = [
     "BranchAstray",
-    "Bringing",
     "Gates",
     "HeadMoved",
-    "Kept",
     "LandingResult",
     "LogTrace",
     "NestedRepository",
     "Outside",
-    "Ref",
     "Repository",
     "Standing",
     "UnresolvedConflict",
@@ -76,7 +64,6 @@ class Workspaces:
         """``private`` are the paths that set-up copies or makes in a workspace."""
         self._place = Place(common=common.resolve(), state=state.resolve(), private=tuple(private), pooling=pooling)
         self._git = self._place.git
-        self._containment = Containment(self._git)
 
     def exclude(self, pattern: str = ".coordination/") -> None:
         """Hide the state directory from ``git status``. The one line of the user's that is ever written."""
@@ -179,19 +166,6 @@ class Workspaces:
         """The refs that keep what was in a task's workspaces, oldest first."""
         return preservation.preserved(self._git, task)
 
-    def kept(self, task: str) -> tuple[Kept, ...]:
-        """What these refs hold, and since when."""
-        return restoring.kept(self._git, task)
-
-    def restore(self, commit: str, root: Path, *, directory: Path | None, branch: str) -> None:
-        """Bring back what is kept: as plain files, as a branch, or with both as a worktree. Raises Refused."""
-        if directory is None:
-            restoring.to_branch(self._git, commit, branch)
-        elif branch:
-            restoring.to_worktree(self._place, root, commit, directory, branch)
-        else:
-            restoring.to_directory(self._place, commit, directory)
-
     def remove(self, name: str, task: str, needed: Callable[[], str] = str) -> str | None:
         """Preserve, then remove, unless it is ``needed``. Returns the ref, None when there was nothing to keep."""
         return trees.remove(self._place, name, task, needed)
@@ -207,32 +181,6 @@ class Workspaces:
     def discard(self, path: Path) -> None:
         """Remove a directory of the state directory, whatever its modes and its depth; never in part in its place."""
         self._place.discard(path)
-
-    # --- what may go
-
-    def task_branches(self) -> tuple[Ref, ...]:
-        """The branches that tasks work on."""
-        return sweeping.task_branches(self._git)
-
-    def preserved_refs(self) -> tuple[Ref, ...]:
-        """What was kept of all workspaces."""
-        return sweeping.preserved_refs(self._git)
-
-    def landed_content(self, commit: str, branches: Sequence[str]) -> str:
-        """How one of the branches (commits) has what this commit and those before it brought; "" when none has."""
-        return sweeping.landed_content(self._containment, self._git, commit, branches)
-
-    def drop_branch(self, ref: Ref, content: str, *, needed: Callable[[], str]) -> str | None:
-        """Remove a task's branch, keeping first what is nowhere else. Raises Refused while it is needed, Conflict."""
-        return sweeping.drop_branch(self._place, ref, content, needed=needed)
-
-    def drop_preserved(self, ref: Ref, *, needed: Callable[[], str]) -> None:
-        """Let go of what was kept under a ref. Raises Refused while it is needed, Conflict."""
-        sweeping.drop_preserved(self._place, ref, needed=needed)
-
-    def sweeping(self) -> AbstractContextManager[None]:
-        """Be the only one who lets go of things. Raises LockHeld at once."""
-        return self._place.locked("sweeping", 0.0)
 
     # --- landing
 
@@ -264,37 +212,11 @@ class Workspaces:
         """The merge on the branch that took this commit in."""
         return landing.landed(self._git, commit, self.resolve(f"refs/heads/{branch}"))
 
-    # --- the user's checkout
-
-    def survey_checkout(self, root: Path, *, target: str, integration: str) -> Bringing:
-        """What bringing the integration branch to the user's would do now; changes nothing."""
-        return checkout.survey(self._place, root, target=target, integration=integration)
-
-    def bring(self, root: Path, *, target: str, integration: str) -> Bringing:
-        """Fast-forward the user's branch, in the checkout too if it is there. Only when a person asks."""
-        return checkout.bring(self._place, root, target=target, integration=integration)
-
-    def push(self, root: Path, remote: str, branch: str) -> None:
-        """Push a branch as the user would. Only when a person asks. Raises GitFailed."""
-        UserGit(self._place.common, root).push(remote, f"refs/heads/{branch}:refs/heads/{branch}")
-
-    def remote_of(self, root: Path, branch: str) -> str:
-        """The remote that a branch of the user's is kept at; "" when there is none."""
-        return UserGit(self._place.common, root).remote_of(branch)
-
     # --- reading
 
     def tree(self, commit: str) -> str:
         """What names the files of a commit: two commits with the same files have the same tree."""
         return self._git.text("rev-parse", f"{self.resolve(commit)}^{{tree}}")
-
-    def first_parents(self, old: str, new: str) -> tuple[tuple[str, str], ...]:
-        """What one branch gained, oldest first: commits along the first parents, with their subjects."""
-        return objects.first_parents(self._git, old, new)
-
-    def contained(self, commit: str, branch: str) -> str:
-        """How a branch (a commit) has what a commit brought: merged, same, squashed, rebased; "" when it has not."""
-        return self._containment.asked(commit, branch)
 
     def diff_stat(self, base: str, commit: str) -> DiffStat:
         """How large a change is."""

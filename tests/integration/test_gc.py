@@ -49,7 +49,7 @@ class World:
         if not (root / ".coordination/log").exists():
             initialise(locate(root))
         self.coordinator = Coordinator(locate(root), now=lambda: time.time() - self.ago)
-        self.workspaces: Workspaces = self.coordinator.workspaces
+        self.workspaces = self.coordinator.workspaces
         self.workspaces.ensure_integration(OURS, "main")
 
     def task(self, name: str, status: str, *, days: float, files: dict[str, str] | None = None) -> None:

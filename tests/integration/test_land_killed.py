@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coordination.workspaces import Bringing
+from coordination.workspaces.upkeep import Bringing
 from tests.integration.test_workspaces_killed import INTEGRATION, Scene, cut_everywhere, git, memory, scene
 
 __all__ = ["memory", "scene"]

@@ -15,8 +15,8 @@ import pytest
 from coordination import cli
 from coordination.coordinator import initialise, locate
 from coordination.model.runs import WorkspaceRequest
-from coordination.workspaces import Workspaces
 from coordination.workspaces.containment import identity
+from coordination.workspaces.upkeep import Upkeep
 from tests.integration.test_workspaces_killed import Scene as CutScene
 from tests.integration.test_workspaces_killed import cut_everywhere, git, memory
 from tests.integration.test_workspaces_killed import scene as cut
@@ -37,7 +37,7 @@ class Scene:
         git(root, "add", "--all")
         git(root, "commit", "--quiet", "--message=Story")
         initialise(locate(root))
-        self.workspaces = Workspaces(root / ".git", root / ".coordination")
+        self.workspaces = Upkeep(root / ".git", root / ".coordination")
         self.coord("submit", "--id", "T", "--kind", "implement", "Do it.")
 
     def coord(self, *arguments: str, code: int = 0) -> str:

@@ -25,6 +25,7 @@ from coordination.workspaces import (
     discover,
 )
 from coordination.workspaces.git import Git, Result
+from coordination.workspaces.upkeep import Upkeep
 
 INTEGRATION = "coordination/integration"
 TRAILERS = {"Coordination-Task": "T", "Coordination-Run": "T.1.work", "Coordination-Role": "blue"}
@@ -61,7 +62,7 @@ class Scene:
         git(root, "commit", "--quiet", "--message=Start")
         self.base = git(root, "rev-parse", "HEAD")
         self.state = root / ".coordination"
-        self.workspaces = Workspaces(root / ".git", self.state)
+        self.workspaces = Upkeep(root / ".git", self.state)
         self.workspaces.exclude()
         self.workspaces.ensure_integration(INTEGRATION, "main")
 

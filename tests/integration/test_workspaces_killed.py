@@ -36,6 +36,7 @@ from coordination.model.runs import (
     WorkspaceRequest,
 )
 from coordination.workspaces import Workspaces
+from coordination.workspaces.upkeep import Upkeep
 
 INTEGRATION = "coordination/integration"
 CUT, BROKEN = 9, 70
@@ -55,8 +56,8 @@ class Scene:
     root: Path
 
     @property
-    def workspaces(self) -> Workspaces:
-        return Workspaces(self.root / ".git", self.root / ".coordination")
+    def workspaces(self) -> Upkeep:
+        return Upkeep(self.root / ".git", self.root / ".coordination")
 
     def rev(self, name: str) -> str:
         return git(self.root, "rev-parse", name).strip()
