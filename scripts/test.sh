@@ -13,12 +13,13 @@ if [ "${1-}" = --benchmarks ]; then
   shift
   prepare benchmarks
   prepare_claude || say "Without Claude Code the benchmarks that drive it are left out."
-  unset PYTHONPATH PYTHONHOME COORDINATION_HOME
+  unset PYTHONPATH PYTHONHOME COORDINATION_HOME PYTHONDONTWRITEBYTECODE
   exec "$venv/bin/python" -m tests.benchmarks "$@"
 fi
 prepare dev
 export PATH="$venv/bin:$PATH"
-unset PYTHONPATH PYTHONHOME COORDINATION_HOME
+# the tests start thousands of Pythons: each would compile everything anew where nothing may be written down
+unset PYTHONPATH PYTHONHOME COORDINATION_HOME PYTHONDONTWRITEBYTECODE
 if [ "${1-}" = --tier2 ]; then
   shift
   prepare_claude
