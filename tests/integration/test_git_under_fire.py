@@ -258,6 +258,8 @@ def test_a_workspace_is_whole_beside_a_sparse_checkout(stage: Stage) -> None:
     stage.git("-C", str(path), "reset", "-q", "--hard")
     assert {"README.md", "greeter.py", "part"} <= {entry.name for entry in path.iterdir()}
     assert {line[0] for line in stage.git("-C", str(path), "ls-files", "-t").splitlines()} == {"H"}
+    assert stage.git("config", "core.sparseCheckout") == "true\n"
+    _fails(stage, "-C", str(path), "config", "core.sparseCheckout")
 
 
 # -- repositories of every kind

@@ -385,6 +385,18 @@ def test_fewer_trees_are_kept_when_the_settings_say_so(scene: Scene) -> None:
         assert scene.pool() == left
 
 
+@pytest.mark.parametrize("commit", ["first", "second"])
+def test_what_the_user_has_checked_out_in_part_is_recycled_whole(scene: Scene, commit: str) -> None:
+    """The settings of the user's own worktree are the repository's for whoever asks there."""
+    git(scene.root, "sparse-checkout", "set", "--no-cone", "/deep/")
+    inode = scene.ensure("T").stat().st_ino
+    scene.pooled.remove("T", "T")
+    path = scene.ensure("U", getattr(scene, commit))
+    assert path.stat().st_ino == inode
+    assert {line[0] for line in git(path, "ls-files", "-t").splitlines()} == {"H"}
+    assert git(path, "status", "--porcelain", "--ignored") == ""
+
+
 def test_a_tree_of_which_little_is_left_is_not_kept(scene: Scene) -> None:
     """Where something else touches every file, the pool would write them all again each time."""
     path = scene.ensure("T")
