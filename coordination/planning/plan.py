@@ -177,10 +177,6 @@ class _Step:
             return
         self._take(GATE)
         name = names[0]
-        settings = self.facts.settings
-        # set-up before each try; before the first it is given to every run
-        again = settings.gates.reruns * (settings.gates.named[name].timeout_seconds + settings.setup.most_seconds)
-        timeout = settings.gates.named[name].timeout_seconds + again
         yield e.RunPlanned(
             task=task.id,
             run=task.next_run(Purpose.GATE),
@@ -189,8 +185,14 @@ class _Step:
             gate=name,
             commit=task.commit,
             base=task.base,
-            limits=Limits(timeout_seconds=timeout),
+            limits=Limits(timeout_seconds=self._gate_seconds(name)),
         )
+
+    def _gate_seconds(self, name: str) -> float:
+        """How long a gate may take with all its tries; set-up comes before each, before the first to every run."""
+        settings = self.facts.settings
+        once = settings.gates.named[name].timeout_seconds
+        return once + settings.gates.reruns * (once + settings.setup.most_seconds)
 
     def _review(self, task: Task, asked: str) -> Iterator[e.AnyEvent]:
         reviewing = as_review(task)
@@ -289,10 +291,17 @@ class _Step:
             reason=f"lands {task.evidence.commit[:12]}: {task.evidence.reason}{along}",
             commit=task.evidence.commit,
             base=task.base,
-            limits=Limits(timeout_seconds=self.facts.settings.limits.timeout_seconds * tries),
+            limits=Limits(timeout_seconds=self._landing_seconds([task, *others]) * tries),
             onto=self.facts.integration,
             batch=batch,
         )
+
+    def _landing_seconds(self, tasks: Sequence[Task]) -> float:
+        """How long merging them and running all their gates once may take."""
+        settings = self.facts.settings
+        wanted = [task.spec.gates if task.spec.gates is not None else settings.gates.default for task in tasks]
+        names = {name for each in wanted for name in each if name in settings.gates.named}
+        return max(settings.limits.timeout_seconds, sum(map(self._gate_seconds, sorted(names))))
 
     def _landed_with(self, task: Task, landed: Landed) -> Iterator[e.AnyEvent]:
         """What follows from the landing of another task that took this one along."""

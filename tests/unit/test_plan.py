@@ -25,7 +25,7 @@ from coordination.model.state import Task
 from coordination.model.tasks import Kind, ReviewMode, Status, TaskSpec
 from coordination.planning.plan import plan, route
 from coordination.policy import Policies, Policy, shipped
-from coordination.settings import Gates, Landing, LimitSettings, Retry, Review, RoleSettings, Settings
+from coordination.settings import Gate, Gates, Landing, LimitSettings, Retry, Review, RoleSettings, Settings
 from coordination.testing.strategies import GATES, ROLES, World, facts
 
 GATED = Settings(gates=Gates(default=("unit",), named=GATES))
@@ -148,6 +148,15 @@ def test_the_slot_that_a_task_frees_goes_to_the_one_that_waited_for_it() -> None
     made = started(one, A=spec(Kind.SEARCH), B=spec(Kind.SEARCH, after=("A",)), C=spec(Kind.SEARCH))
     made.end("A", REPORT)
     assert running(made) == {"B": "work"}
+
+
+def test_a_landing_has_the_time_that_its_gates_may_take() -> None:
+    """Longer gates than a run may last are not ended in the middle, each with its second try."""
+    slow = replace(GATED, gates=replace(GATED.gates, named={"unit": Gate(argv=("true",), timeout_seconds=7200.0)}))
+    made = started(slow, A=spec(review=ReviewMode.NEVER))
+    made.end("A", committed())
+    made.end("A", gated())
+    assert (made.live("A").purpose, made.live("A").limits.timeout_seconds) == (Purpose.LANDING, 2 * 7200.0)
 
 
 def test_a_full_role_does_not_stand_in_the_way_of_another() -> None:
