@@ -160,7 +160,7 @@ def _fill(git: Git) -> None:
     locked, filled = git.directory / "locked", (git.directory / "index").exists()
     if not locked.exists() or locked.read_text().strip() != _FILLING:
         if not filled:
-            git.run("read-tree", "HEAD")  # somebody removed it: the files are for the caller to keep
+            _complete(git)
         return
     if not filled:
         if folds_case(git.common):
@@ -169,6 +169,14 @@ def _fill(git: Git) -> None:
         (git.directory / "config.worktree").unlink(missing_ok=True)
         git.run("read-tree", "--reset", "-u", "HEAD")
     locked.write_text(_REASON)
+
+
+def _complete(git: Git) -> None:
+    """Somebody removed the index: what is missing is written, what is there stays as it is, for the caller to keep."""
+    git.run("read-tree", "HEAD")
+    missing = git.run("ls-files", "--deleted", "-z").out
+    if missing:
+        git.run("checkout-index", "-z", "--stdin", stdin=missing)
 
 
 def _refuse_clashes(git: Git) -> None:

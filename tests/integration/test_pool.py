@@ -536,8 +536,23 @@ def test_an_index_that_a_run_removed_costs_nothing_that_was_in_the_files(scene: 
     request = WorkspaceRequest(name="T", base=scene.second, branch="coordination/task/T")
     path = scene.pooled.ensure(request)
     (path / "a.txt").write_text("the only copy\n")
+    (path / "new.txt").unlink()
     (scene.directory("T") / "index").unlink()
     path = scene.pooled.ensure(request, fresh=fresh)
     assert (path / "a.txt").read_bytes() == (b"one\ntwo\na.txt" if fresh else b"the only copy\n")
+    assert (path / "new.txt").exists()
     (ref,) = scene.pooled.preserved("T")
     assert git(scene.root, "show", f"{ref}:a.txt") == "the only copy"
+
+
+def test_a_workspace_that_an_earlier_version_made_in_part_is_made_whole(scene: Scene) -> None:
+    """It said nothing of whether the files were all there: what is missing is not taken for removed."""
+    path = scene.pooled.path("T")
+    git(scene.root, "branch", "coordination/task/T")
+    how = ("--no-checkout", "--lock", "--reason", "kept by coordination")
+    git(scene.root, "worktree", "add", "--quiet", *how, str(path), "coordination/task/T")
+    (path / "run.sh").write_text("#!/bin/sh\n")
+    (path / "run.sh").chmod(0o755)
+    scene.pooled.ensure(WorkspaceRequest(name="T", base=scene.second, branch="coordination/task/T"))
+    assert git(path, "status", "--porcelain", "--ignored") == ""
+    assert scene.pooled.preserved("T") == ()
