@@ -38,7 +38,7 @@ LIVES: Sequence[Sequence[str]] = (
         "RunStarted:before@RunPlanned:T.1.work",
         "decided@TaskApproved:T",
     ),
-    ("looked@nothing:", "recovered@nothing:", "request:before@RunPlanned:T.1.work", "decide@RunStarted:T.3.review"),
+    ("recovered@nothing:", "request:before@RunPlanned:T.1.work", "decide@RunStarted:T.3.review"),
     (
         "sweep@nothing:",
         "RunStarted:after@RunStarted:T.1.work",
