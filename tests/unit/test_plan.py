@@ -1030,6 +1030,25 @@ def test_the_third_return_from_the_landings_of_others_waits_for_a_person() -> No
     assert running(made) == {"B": "landing"}
 
 
+def test_what_came_back_from_the_landing_of_another_is_not_spared_either() -> None:
+    """It has no landing of its own, and was sent back by one all the same."""
+    settings = replace(GATED, roles={"green": RoleSettings(slots=5)})
+    made = started(
+        settings, C=spec(gates=(), review=ReviewMode.NEVER), B=spec(gates=(), review=ReviewMode.NEVER), A=spec()
+    )
+    made.end("C", committed("cC"))
+    made.end("B", committed("cB"))
+    made.end("A", committed("cA", lines=1))
+    made.end("A", gated(commit="cA"))
+    made.end("C", replace(LANDED, commit="m0"))
+    assert taken(made, "B") == ["A"]
+    made.end("B", landing(Landed(task="A", kind="gate_failed", reason="it fails")))
+    made.end("A", committed("cA2", lines=1))
+    made.end("A", gated(commit="cA2"))
+    assert rules(made)["history"] == ("review", "sent back by the landing 1 time")
+    assert made.live("A").purpose is Purpose.REVIEW
+
+
 def test_what_is_paused_waits_to_be_repeated_or_is_too_many_is_not_taken_along() -> None:
     """Each for its reason; the rest is."""
     settings = Settings(landing=Landing(batch_max=2), roles={"green": RoleSettings(slots=5)})
