@@ -169,7 +169,9 @@ def work(request: RunRequest, directory: Path, stop: Stop) -> Outcome:
     except Refused as error:
         outcome = Outcome(ending=Ending.FAILED, code="refused", reason=str(error))
     except CoordinationError as error:
-        outcome = Outcome(ending=Ending.FAILED, code=type(error).__name__, reason=str(error))
+        # a landing that met this has said nothing about the work
+        ending = Ending.CRASHED if request.purpose is Purpose.LANDING else Ending.FAILED
+        outcome = Outcome(ending=ending, code=type(error).__name__, reason=str(error))
     except Exception as error:
         import traceback  # only here
 

@@ -1,0 +1,69 @@
+"""Where one part meets another: settings that changed under approved work, and what one part left for another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordination.testing.stage import FILES, PASSES, Stage, settings_text
+
+JSON = Any
+Make = Callable[..., Stage]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    stages = []
+
+    def one(files: dict[str, str] | None = None, **settings: JSON) -> Stage:
+        stages.append(Stage(tmp_path / "stage", settings=tables(settings), files=files or FILES).build())
+        return stages[-1]
+
+    yield one
+    for stage in stages:
+        stage.close()
+
+
+def tables(settings: dict[str, JSON]) -> dict[str, JSON]:
+    return {
+        "agents": {"backend": "scripted"},
+        "supervisor": {"poll_seconds": 0.05},
+        "retry": {"backoff_seconds": 0.05},
+        **settings,
+    }
+
+
+def change(stage: Stage, **settings: JSON) -> None:
+    """The user's settings from the next supervisor on."""
+    stage.home.settings_file.write_text(settings_text({"git": {"target": "main"}, **tables(settings)}))
+
+
+def drop(stage: Stage, task: str, write: dict[str, str], **fields: JSON) -> None:
+    script = {"write": write, "report": "done"}
+    fields = {"review": "never", "attempts_max": 1, **fields}
+    stage.drop(id=task, prompt=f"Do it.\n```script\n{json.dumps(script)}\n```", **fields)
+
+
+def test_a_gate_that_is_gone_when_its_task_lands_sends_no_work_back(make: Make) -> None:
+    """Nobody works again on what is right: a person is told which gate it is, and it lands when that is back."""
+    gates = {"default": ["unit"], "unit": list(PASSES)}
+    stage = make(gates=gates)
+    drop(stage, "T", {".env": "protected\n"}, gates=["unit"])
+    stage.run(code=1)
+    stage.coord("approve", "T")
+    change(stage, gates={"default": ["other"], "other": list(PASSES)})
+    drop(stage, "U", {"u.txt": "u\n"}, gates=["other"])
+    stage.run(code=1)
+    shown = stage.show("T")
+    assert (shown["state"], shown["returns"], shown["attempts"]) == ("waiting_for_person", 0, 0)
+    assert "gate 'unit' is no longer configured in coordination.toml" in shown["reason"]
+    assert [run["purpose"] for run in shown["runs"]] == ["work", "gate", "landing"]
+    assert stage.show("U")["state"] == "merged"
+    change(stage, gates=gates)
+    stage.coord("approve", "T")
+    stage.run()
+    assert stage.show("T")["state"] == "merged"
