@@ -414,6 +414,7 @@ class _Run:
             return
         self.progress({"phase": "set-up"})
         before = set(self.workspaces.changes(workspace))
+        self.workspaces.note_lent(workspace)
 
         def perform(argv: Sequence[str]) -> sandbox.Ended:
             environment, own = self._own_places()

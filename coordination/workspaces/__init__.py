@@ -21,6 +21,7 @@ from coordination.workspaces import (
     landing,
     objects,
     phantoms,
+    place,
     preservation,
     repository,
     restoring,
@@ -147,6 +148,10 @@ class Workspaces:
     def note_set_up(self, path: Path) -> None:
         """Remember that it was, for as long as the workspace lasts."""
         trees.note_set_up(self._place.opened(path))
+
+    def note_lent(self, path: Path) -> None:
+        """Remember what is lent to a workspace, before it is: settings may change while it lasts."""
+        place.note_lent(self._place.opened(path).directory, self._place.private)
 
     def head(self, path: Path) -> str:
         """The commit that is checked out in a workspace."""

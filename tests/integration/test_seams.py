@@ -42,8 +42,8 @@ def change(stage: Stage, **settings: JSON) -> None:
     stage.home.settings_file.write_text(settings_text({"git": {"target": "main"}, **tables(settings)}))
 
 
-def drop(stage: Stage, task: str, write: dict[str, str], **fields: JSON) -> None:
-    script = {"write": write, "report": "done"}
+def drop(stage: Stage, task: str, write: dict[str, str], *, script: JSON = None, **fields: JSON) -> None:
+    script = script or {"write": write, "report": "done"}
     fields = {"review": "never", "attempts_max": 1, **fields}
     stage.drop(id=task, prompt=f"Do it.\n```script\n{json.dumps(script)}\n```", **fields)
 
@@ -67,3 +67,20 @@ def test_a_gate_that_is_gone_when_its_task_lands_sends_no_work_back(make: Make) 
     stage.coord("approve", "T")
     stage.run()
     assert stage.show("T")["state"] == "merged"
+
+
+def test_what_was_lent_is_not_committed_after_settings_lend_it_no_more(make: Make) -> None:
+    """A workspace outlives the settings that it was made with: what it was lent stays lent, and is kept nowhere."""
+    stage = make(setup={"copy": ["dev.secret", "other.secret"]}, gates={"default": ["unit"], "unit": list(PASSES)})
+    (stage.repository / "dev.secret").write_text("a secret of the user's\n")
+    again = {"contains": ["once more"], "do": {"write": {"new.txt": "new\n"}, "report": "done"}}
+    drop(stage, "T", {}, script={"match": [again], "do": {"write": {".env": "x\n"}, "report": "done"}})
+    stage.run(code=1)
+    change(stage, setup={"copy": ["other.secret"]}, gates={"default": ["unit"], "unit": list(PASSES)})
+    (stage.repository / "other.secret").write_text("another\n")
+    stage.coord("reject", "T", "--reason", "once more")
+    stage.run(code=1)
+    assert sorted(stage.show("T")["changed"]["files"]) == [".env", "new.txt"]
+    stage.coord("cancel", "T")
+    stage.coord("gc", "--apply")
+    assert ".secret" not in stage.git("rev-list", "--all", "--objects", "--reflog")
