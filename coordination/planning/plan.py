@@ -23,6 +23,7 @@ from coordination.model.tasks import Kind, Status
 from coordination.model.waiting import hindrances, holders, in_order, live_by_role, live_landing, order_key
 from coordination.policy import VETO, Judgement, Policies, Rank, informed
 from coordination.policy.gating import results
+from coordination.settings import Gate
 
 GATE = "gate"
 
@@ -178,9 +179,8 @@ class _Step:
         self._take(GATE)
         name = names[0]
         settings = self.facts.settings
-        # set-up before each try; before the first it is given to every run
-        again = settings.gates.reruns * (settings.gates.named[name].timeout_seconds + settings.setup.most_seconds)
-        timeout = settings.gates.named[name].timeout_seconds + again
+        # set-up before the first try is given to every run
+        timeout = self._gate_seconds(settings.gates.named[name]) - settings.setup.most_seconds
         yield e.RunPlanned(
             task=task.id,
             run=task.next_run(Purpose.GATE),
@@ -289,10 +289,22 @@ class _Step:
             reason=f"lands {task.evidence.commit[:12]}: {task.evidence.reason}{along}",
             commit=task.evidence.commit,
             base=task.base,
-            limits=Limits(timeout_seconds=self.facts.settings.limits.timeout_seconds * tries),
+            limits=Limits(timeout_seconds=self._landing_seconds([task, *others[: len(batch)]]) * tries),
             onto=self.facts.integration,
             batch=batch,
         )
+
+    def _landing_seconds(self, tasks: Sequence[Task]) -> float:
+        """What testing one merge of theirs may take: as long as any run, or as its gates may take if that is more."""
+        gates, most = self.facts.settings.gates, self.facts.settings.limits.timeout_seconds
+        wanted = [name for task in tasks for name in (gates.default if task.spec.gates is None else task.spec.gates)]
+        named = [gates.named[name] for name in dict.fromkeys(wanted) if name in gates.named]
+        return max(most, sum(self._gate_seconds(gate) for gate in named))
+
+    def _gate_seconds(self, gate: Gate) -> float:
+        """What a gate may take with all its tries, and set-up before each."""
+        settings = self.facts.settings
+        return (1 + settings.gates.reruns) * (gate.timeout_seconds + settings.setup.most_seconds)
 
     def _landed_with(self, task: Task, landed: Landed) -> Iterator[e.AnyEvent]:
         """What follows from the landing of another task that took this one along."""

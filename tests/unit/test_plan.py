@@ -25,7 +25,7 @@ from coordination.model.state import Task
 from coordination.model.tasks import Kind, ReviewMode, Status, TaskSpec
 from coordination.planning.plan import plan, route
 from coordination.policy import Policies, Policy, shipped
-from coordination.settings import Gates, Landing, LimitSettings, Retry, Review, RoleSettings, Settings
+from coordination.settings import Gate, Gates, Landing, LimitSettings, Retry, Review, RoleSettings, Settings, Setup
 from coordination.testing.strategies import GATES, ROLES, World, facts
 
 GATED = Settings(gates=Gates(default=("unit",), named=GATES))
@@ -1069,6 +1069,19 @@ def test_after_a_landing_without_a_word_its_first_goes_alone() -> None:
     made.end("B", replace(LANDED, commit="m2", batch=(Landed(task="C", kind="merged", merge="m3"),)))
     assert (running(made), taken(made)) == ({"A": "landing"}, [])
     assert (task(made, "A").attempts, task(made, "A").returns) == (0, 0)
+
+
+def test_a_landing_is_given_the_time_that_its_gates_are_given() -> None:
+    """With every try, set-up before each, and only gates that somebody in it names: or it could never land."""
+    slow = {"slow": Gate(argv=("true",), timeout_seconds=5000.0), "other": Gate(argv=("true",), timeout_seconds=9000.0)}
+    settings = Settings(
+        gates=Gates(default=("other",), named=slow, reruns=2), setup=Setup(commands=(("make",),), timeout_seconds=100.0)
+    )
+    made = started(settings, A=spec(gates=("slow",), review=ReviewMode.NEVER))
+    made.end("A", committed("cA"))
+    made.end("A", gated("slow", commit="cA"))
+    assert made.live("A").purpose is Purpose.LANDING
+    assert made.live("A").limits.timeout_seconds == 3 * (5000.0 + 100.0)
 
 
 def test_a_longer_landing_is_given_more_time() -> None:
