@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,16 @@ def test_what_was_lent_is_not_committed_after_settings_lend_it_no_more(make: Mak
     stage.coord("cancel", "T")
     stage.coord("gc", "--apply")
     assert ".secret" not in stage.git("rev-list", "--all", "--objects", "--reflog")
+
+
+def test_an_agent_is_kept_out_of_what_others_make_while_it_works(make: Make) -> None:
+    """Trees that wait and what gates remember come to be beside it; what it is kept out of was listed before."""
+    stage = make(gates={"default": ["unit"], "unit": list(PASSES)})
+    for name in ("pool", "cache", "set_aside"):
+        shutil.rmtree(stage.state / name, ignore_errors=True)  # as an earlier version left it
+    drop(stage, "T", {"t.txt": "t\n"})
+    stage.run()
+    asked = json.loads((stage.state / "runs" / "T.1.work" / "request.json").read_text())["agent"]
+    for name in ("pool", "cache", "set_aside"):
+        assert str(stage.state / name) in asked["deny_read"]
+        assert str(stage.state / name) in asked["deny_write"]
