@@ -291,7 +291,7 @@ class Workspaces:
 
     def tree(self, commit: str) -> str:
         """What names the files of a commit: two commits with the same files have the same tree."""
-        return self._git.text("rev-parse", f"{self.resolve(commit)}^{{tree}}")
+        return repository.tree(self._git, commit)
 
     def first_parents(self, old: str, new: str) -> tuple[tuple[str, str], ...]:
         """What one branch gained, oldest first: commits along the first parents, with their subjects."""
