@@ -27,8 +27,9 @@ from coordination.monitor.cells import Line, Tone
 from coordination.monitor.deciding import Decisions
 from coordination.monitor.frames import Frame
 from coordination.monitor.papers import Paper
-from coordination.monitor.place import Place, Screen, Tab, Wish
+from coordination.monitor.place import Place, Screen, Tab
 from coordination.monitor.watching import Transcripts, Watch, diff_of
+from coordination.monitor.wishes import Wish
 
 LOOK_SECONDS = 0.25
 

@@ -117,6 +117,8 @@ def _head(seen: Seen, place: Place, width: int) -> list[Line]:
     lines.append(_supervision(seen, width))
     if seen.state.paused:
         lines.append((Part("PAUSED: nothing new starts; P (or `coord resume`) lets everything go on", Tone.ALARM),))
+    if seen.trouble and not seen.seq:
+        return lines  # nothing is known, which is not the same as that there is nothing
     counts = ", ".join(f"{count} {name}" for name, count in sorted(seen.lists.counts.items()))
     lines.append((Part(f"Tasks: {counts or 'none yet; `coord submit`'}"),))
     lines.append(_spent(seen))
@@ -128,9 +130,9 @@ def _supervision(seen: Seen, width: int) -> Line:
     if supervisor["running"]:
         return (Part("Supervisor: "), Part(f"pid {supervisor['pid']}", Tone.STRONG), *_inbox(seen))
     live = len(seen.lists.runs)
-    what = f"; {live} runs have no one to settle them" if live else ""
+    what = f"; {live} runs wait to be settled" if live else ""
     some = f"; {seen.unproven} newer batches are not proven durable" if seen.unproven else ""
-    said = f"NO SUPERVISOR: nothing moves, this is what the files say{what}{some}; `coord start` starts one"
+    said = f"NO SUPERVISOR: nothing moves; `coord start` starts one. This is what the files say{what}{some}"
     return (Part(column(said, width), Tone.ALARM),)
 
 

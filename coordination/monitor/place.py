@@ -14,6 +14,7 @@ from coordination.model.state import State, Task
 from coordination.model.tasks import ENDED, Status
 from coordination.monitor.cells import shown
 from coordination.monitor.seen import ASKING, Seen
+from coordination.monitor.wishes import Verb, Wish, refusal
 
 TEXT_MAX = 2_000
 _STEP = 4  # columns are not scrolled, so a wheel may take more than a line
@@ -39,17 +40,6 @@ class Tab(StrEnum):
     FINDINGS = "findings"
 
 
-class Verb(StrEnum):
-    """What a person can decide here: the commands of the same names."""
-
-    APPROVE = "approve"
-    REJECT = "reject"
-    CANCEL = "cancel"
-    RETRY = "retry"
-    PAUSE = "pause"
-    RESUME = "resume"
-
-
 class Filter(StrEnum):
     """Which tasks are listed."""
 
@@ -59,16 +49,6 @@ class Filter(StrEnum):
     WAITING = "waiting"
     WELL = "ended well"
     BADLY = "ended badly"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
-    """A decision to be recorded. ``commit`` is what the person was shown: nobody approves what he did not see."""
-
-    verb: Verb
-    task: str = ""  # "": everything
-    text: str = ""
-    commit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -272,34 +252,40 @@ _VERBS = {
 
 def _wished(seen: Seen, place: Place, verb: str) -> Answer:
     if verb == "pause all":
-        return _wished_for_all(seen.state, place), None
+        return _wished_for_all(seen.state, place)
     task = seen.state.get(named(place)) if named(place) else None
     if task is None:
         return replace(place, said=f"Choose a task first: {verb} is about one.", failed=True), None
-    name = f"{task.id} ({shown(task.spec.title)[:40]})"
-    match verb:
-        case "approve":
-            asks = f"Approve {task.id} at {task.commit[:12] or 'no commit'}? It lands when its turn comes."
-            return _asking(place, asks, Wish(verb=Verb.APPROVE, task=task.id, commit=task.commit))
-        case "reject":
-            wish = Wish(verb=Verb.REJECT, task=task.id, commit=task.commit)
-            return _asking(place, f"Reject {task.id}; what is wrong?", wish, written="", needed=True)
-        case "cancel":
-            return _asking(place, f"Cancel {name}? What it runs is stopped.", Wish(verb=Verb.CANCEL, task=task.id))
-        case "retry":
-            return _asking(place, f"Try {name} again, from fresh counters?", Wish(verb=Verb.RETRY, task=task.id))
+    wish = Wish(verb=Verb(verb), task=task.id)
+    match wish.verb:
+        case Verb.APPROVE:
+            asks = f"Approve {task.id} at {task.commit[:12]}? It lands when its turn comes."
+            return _asking(seen.state, place, asks, replace(wish, commit=task.commit))
+        case Verb.REJECT:
+            asks = f"Reject {task.id}; what is wrong?"
+            return _asking(seen.state, place, asks, replace(wish, commit=task.commit), written="")
+        case Verb.CANCEL:
+            asks = f"Cancel {task.id} ({shown(task.spec.title)[:40]})? What it runs is stopped."
+            return _asking(seen.state, place, asks, wish)
+        case Verb.RETRY:
+            asks = f"Try {task.id} ({shown(task.spec.title)[:40]}) again, from fresh counters?"
+            return _asking(seen.state, place, asks, wish)
         case _:
-            return place, Wish(verb=Verb.RESUME if task.paused else Verb.PAUSE, task=task.id)
+            return place, replace(wish, verb=Verb.RESUME if task.paused else Verb.PAUSE)
 
 
-def _wished_for_all(state: State, place: Place) -> Place:
-    parked = any(account.kind for account in state.accounts.values())
-    if state.paused or parked:
-        return _asking(place, "Let everything go on?", Wish(verb=Verb.RESUME))[0]
-    return _asking(place, "Pause everything? Nothing new starts; what runs finishes.", Wish(verb=Verb.PAUSE))[0]
+def _wished_for_all(state: State, place: Place) -> Answer:
+    if state.paused or any(account.kind for account in state.accounts.values()):
+        return _asking(state, place, "Let everything go on?", Wish(verb=Verb.RESUME))
+    asks = "Pause everything? Nothing new starts; what runs finishes."
+    return _asking(state, place, asks, Wish(verb=Verb.PAUSE))
 
 
-def _asking(place: Place, asks: str, wish: Wish, written: str | None = None, *, needed: bool = False) -> Answer:
+def _asking(state: State, place: Place, asks: str, wish: Wish, written: str | None = None) -> Answer:
+    """Ask, unless it is refused anyway."""
+    if why := refusal(state, wish):
+        return replace(place, said=why, failed=True), None
+    needed = written is not None
     return replace(place, question=Question(asks=asks, wish=wish, written=written, needed=needed)), None
 
 

@@ -15,7 +15,7 @@ from coordination.model.facts import Facts
 from coordination.model.runs import Purpose
 from coordination.model.state import Run, State, Task
 from coordination.model.tasks import Status
-from coordination.model.waiting import in_order
+from coordination.model.waiting import looks_held, order_key
 from coordination.policy import Policies
 from coordination.views import Row
 
@@ -69,14 +69,17 @@ def _number(value: Any) -> float:
 class Lists:
     """Who stands where, at one state; each list is made when it is first asked for."""
 
-    def __init__(self, state: State, facts: Facts) -> None:
+    def __init__(self, state: State, facts: Facts, before: Lists | None = None) -> None:
+        """``before`` is of an earlier state: what it knows of tasks that does not change is not found out again."""
         self._state, self._facts = state, facts
-        self.merged = state.merged
+        self._keys: dict[str, tuple[float, int, int]] = {} if before is None else before._keys  # noqa: SLF001 - of its own kind
 
     @cached_property
     def counts(self) -> Mapping[str, int]:
-        """How many tasks stand in each state."""
-        return Counter(views.state_of(self._state, task) for task in self._state.tasks.values())
+        """How many tasks stand in each state, as they are shown."""
+        counts = Counter(task.status.value for task in self._state.tasks.values())
+        held = sum(1 for task in self._open if task.spec.after and looks_held(self._state, task))
+        return counts + Counter({Status.HELD.value: held}) - Counter({Status.QUEUED.value: held}) if held else counts
 
     @cached_property
     def needs(self) -> Sequence[Task]:
@@ -94,7 +97,16 @@ class Lists:
         """What waits: to be judged, then in the order in which it starts, then what a person holds."""
         idle = [task for task in self._open if task.status in (Status.RUNNING, Status.REVIEWING) and not task.live]
         held = [task for task in self._open if task.status is Status.HELD]
-        return [*idle, *in_order(self._state, self._facts, lambda _: True), *held]
+        return [*idle, *self._in_order(), *held]
+
+    def _in_order(self) -> Sequence[Task]:
+        """As ``waiting.in_order`` gives them one by one; all of them are wanted, and their keys never change."""
+        tasks, keys = self._state.tasks, self._keys
+        names = [name for line in self._state.queued.values() for name in line]
+        for name in names:
+            if name not in keys:
+                keys[name] = order_key(self._facts, tasks[name])
+        return [tasks[name] for name in sorted(names, key=keys.__getitem__)]
 
     @cached_property
     def landing(self) -> Sequence[Task]:

@@ -40,13 +40,14 @@ class Watch:
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
         self._core = Core()
+        self._facts = coordinator.facts(signed_in=True)
         self._state: State = self._core.initial()
         self._seq = -1  # nothing was read yet
         self._epoch = 0
         self._recent: deque[Record] = deque(maxlen=EVENTS_MAX)
-        self._lists: Lists | None = None
+        self._lists = Lists(self._state, self._facts)
+        self._stale = False  # whether they are of an earlier state
         self._lives = Lives(coordinator)
-        self._facts = coordinator.facts(signed_in=True)
         self._outside: dict[str, Any] = {"supervisor": {"running": False, "pid": None}}
         self._asked = self._refused = float("-inf")
         self.trouble: CoordinationError | OSError | None = None
@@ -59,8 +60,8 @@ class Watch:
             self._asked = now
             self._ask()
         self._lives.now = now
-        if self._lists is None:
-            self._lists = Lists(self._state, self._facts)
+        if self._stale:
+            self._lists, self._stale = Lists(self._state, self._facts, self._lists), False
         return Seen(
             repository=self._coordinator.home.repository.root.name,
             now=now,
@@ -111,7 +112,7 @@ class Watch:
             self._recent.extend(records)
             for record in records if seq > self._seq else ():
                 self._state = self._core.fold(self._state, record)
-            self._seq, self._lists = max(seq, self._seq), None
+            self._seq, self._stale = max(seq, self._seq), True
 
     def _begin(self, log: Log) -> Iterator[tuple[int, bytes]]:
         """From a snapshot, and a little before it: the newest events are shown too."""
@@ -119,7 +120,8 @@ class Watch:
         found = start(log, self._core, self._coordinator.snapshots, seq_max=durable)
         if found is None:
             raise uncovered(log, self._coordinator.snapshots)
-        self._state, self._seq, self._epoch, self._lists = found.state, found.seq, epoch, None
+        self._state, self._seq, self._epoch = found.state, found.seq, epoch
+        self._lists, self._stale = Lists(found.state, self._facts), False
         self._recent.clear()
         return iter(log.read(max(min(found.seq, durable - EVENTS_MAX), log.base), upto="durable"))
 

@@ -22,6 +22,7 @@ OPTIONS = {
     "cancel": ["--reason"],
     "init": [],
     "log": ["--follow", "--json", "--since", "--task"],
+    "monitor": ["--agents", "--once"],
     "pause": ["--reason"],
     "reject": ["--reason"],
     "repair": ["--apply", "--json"],
