@@ -23,7 +23,7 @@ from textual.widget import Widget
 from coordination.coordinator import Coordinator
 from coordination.errors import CoordinationError
 from coordination.monitor import frames, place
-from coordination.monitor.cells import Line, Tone
+from coordination.monitor.cells import Line, Tone, cells
 from coordination.monitor.deciding import Decisions
 from coordination.monitor.frames import Frame
 from coordination.monitor.papers import Paper
@@ -67,7 +67,8 @@ class Sheet(Widget, can_focus=True):
     def render_line(self, y: int) -> Strip:
         """One line, as Textual asks for it."""
         line = self._lines[y] if y < len(self._lines) else ()
-        return Strip([Segment(text, self._styles[tone]) for text, tone in line]).adjust_cell_length(self.size.width)
+        # the width is ours to know: a frame's lines are exactly as wide as the terminal
+        return Strip([Segment(text, self._styles[tone]) for text, tone in line], sum(cells(part.text) for part in line))
 
 
 class Monitor(App[None]):

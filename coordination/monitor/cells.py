@@ -18,6 +18,12 @@ _MARKS_MAX = 2  # accents on one sign; more would be drawn over the lines above
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # joiners and the like: what they join is shown side by side
 _UNKNOWN = {"Cn", "Co"}
 _SELECTORS = range(0xFE00, 0xFE10)  # they make the sign before them wider in some terminals
+_SKIN_TONES = range(0x1F3FB, 0x1F400)
+# parts of syllables that stand alone, and symbols that one edition of Unicode calls narrow and the next one wide
+_DISPUTED = (
+    *(range(0x1160, 0x1200), range(0xD7B0, 0xD800), range(0x3164, 0x3165), range(0xFFA0, 0xFFA1)),
+    *(range(0x2630, 0x2638), range(0x268A, 0x2690), range(0x4DC0, 0x4E00), range(0x1D300, 0x1D380)),
+)
 _BREAKS = str.maketrans(dict.fromkeys("\n\t\u2028\u2029", " "))
 
 
@@ -63,9 +69,10 @@ def _certain(text: str) -> Iterator[str]:
             marks += 1
             if marks <= _MARKS_MAX and ord(sign) not in _SELECTORS:
                 yield sign
-        elif category not in _UNSEEN:
+        elif category not in _UNSEEN and ord(sign) not in _SKIN_TONES:
             marks = 0
-            yield "\N{REPLACEMENT CHARACTER}" if category in _UNKNOWN else sign
+            unknown = category in _UNKNOWN or any(ord(sign) in some for some in _DISPUTED)
+            yield "\N{REPLACEMENT CHARACTER}" if unknown else sign
 
 
 def cells(text: str) -> int:

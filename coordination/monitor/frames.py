@@ -375,7 +375,7 @@ def _agent(seen: Seen, run: Run, width: int) -> Line:
 
 def _doing(seen: Seen, run: Run, live: Live) -> tuple[str, Tone]:
     if live.alive is False and run.started_at:
-        return ("ended, not taken in yet", Tone.STRONG) if live.finished else ("its process is gone", Tone.ALARM)
+        return ("ended, not settled", Tone.STRONG) if live.finished else ("its process is gone", Tone.ALARM)
     if not run.started_at and not live.phase:
         return "starting", Tone.FAINT
     doing = f"{live.tool} {live.file}".strip() if live.phase in ("agent", "") else live.phase

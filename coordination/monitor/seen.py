@@ -61,9 +61,8 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> float:
-    if not isinstance(value, int | float) or math.isnan(min(value, _NUMBER_MAX)):
-        return 0.0
-    return float(min(max(value, 0), _NUMBER_MAX))
+    bounded = min(max(value, 0), _NUMBER_MAX) if isinstance(value, int | float) else 0
+    return 0.0 if math.isnan(bounded) else float(bounded)
 
 
 class Lists:
