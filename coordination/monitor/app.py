@@ -218,6 +218,7 @@ class Monitor(App[None]):
             return
         if wish is not None:
             self.run_worker(self._record(wish), exit_on_error=True)
+        self.place = place.settled(self._seen, self.place)
         self._draw()
 
     async def _record(self, wish: Wish) -> None:

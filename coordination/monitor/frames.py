@@ -130,8 +130,8 @@ def _supervision(seen: Seen, width: int) -> Line:
     if supervisor["running"]:
         return (Part("Supervisor: "), Part(f"pid {supervisor['pid']}", Tone.STRONG), *_inbox(seen))
     live = len(seen.lists.runs)
-    what = f"; {live} runs wait to be settled" if live else ""
-    some = f"; {seen.unproven} newer batches are not proven durable" if seen.unproven else ""
+    what = f"; runs to be settled: {live}" if live else ""
+    some = f"; newer batches that are not proven durable: {seen.unproven}" if seen.unproven else ""
     said = f"NO SUPERVISOR: nothing moves; `coord start` starts one. This is what the files say{what}{some}"
     return (Part(column(said, width), Tone.ALARM),)
 

@@ -151,8 +151,7 @@ def _told(error: CoordinationError | OSError | None) -> str:
         case None:
             return ""
         case LogDamaged() | NotFound():
-            hint = "" if "repair" in str(error) else ". Run: coord repair"
-            return f"THE LOG IS DAMAGED, what is below it is older: {error}{hint}"
+            return f"THE LOG IS DAMAGED: run `coord repair`. What is below is older. {error}"
         case _:
             return f"The log cannot be read, what is below is older: {error}"
 

@@ -73,8 +73,9 @@ def test_a_message_may_hold_anything(first: Any, second: Any, third: Any, kind: 
         {"type": "text", "text": second},
         {"type": "tool_use", "name": "a", "input": {"command": third, "b": first}},
     ]
+    content = [first, block, *fine, {"type": "tool_result", "content": [second, block]}]
     message = {
-        "type": kind, "message": {"content": [first, block, *fine, {"type": "tool_result", "content": [second, block]}]},
+        "type": kind, "message": {"content": content},
         "num_turns": first, "total_cost_usd": second, "tool": third, "model": first, "subtype": second,
     }  # fmt: skip
     assert all(isinstance(part.text, str) for part in told(rows(message), whole=True))
