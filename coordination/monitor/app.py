@@ -81,6 +81,7 @@ class Monitor(App[None]):
         Binding("ctrl+c", "leave", show=False, priority=True),
         Binding("ctrl+q", "leave", show=False, priority=True),
         Binding("ctrl+l", "draw_all", show=False, priority=True),
+        Binding("ctrl+z", "suspend_process", show=False, priority=True),
     ]
 
     def __init__(
@@ -116,6 +117,7 @@ class Monitor(App[None]):
     def on_mount(self) -> None:
         """Begin to look."""
         self._sheet.focus()
+        self.app_resume_signal.subscribe(self, lambda _: self.action_draw_all())  # the shell wrote over it
         self.set_interval(LOOK_SECONDS, self._tick)
 
     def on_resize(self, _event: events.Resize) -> None:
@@ -209,7 +211,7 @@ class Monitor(App[None]):
 
     def action_draw_all(self) -> None:
         """Another program may have written over it."""
-        self.refresh(repaint=True, layout=True)
+        self._sheet.refresh()
 
     def _press(self, key: str, sign: str | None = None) -> None:
         self.place, wish = place.pressed(self._seen, self.place, key, sign, self.frame.page)

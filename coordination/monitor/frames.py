@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from coordination import views
 from coordination.model.events import Record, described
+from coordination.model.money import day_of
 from coordination.model.runs import Purpose
 from coordination.model.state import Run, Task
 from coordination.model.tasks import Status
@@ -152,9 +153,17 @@ def _spent(seen: Seen) -> Line:
     full = _full(money["spent_usd"] + promised, caps["total_usd"]) or _full(
         money["today_usd"] + promised, caps["day_usd"]
     )
-    by_role = ", ".join(f"{role} {usd:.2f}" for role, usd in money["by_role"].items() if role)
+    by_role = ", ".join(_of_role(seen, role, usd) for role, usd in money["by_role"].items() if role)
     said = f"Spent: {about}{spent} USD, today {today}" + (f", promised {promised:.2f}" if promised else "")
     return (Part(said, Tone.STRONG if full else Tone.PLAIN), Part(f"  ({by_role})" if by_role else "", Tone.FAINT))
+
+
+def _of_role(seen: Seen, role: str, usd: float) -> str:
+    """What a role has cost, or today's part of it where that is capped."""
+    override = seen.facts.settings.roles.get(role)
+    if override is None or override.day_usd is None:
+        return f"{role} {usd:.2f}"
+    return f"{role} {_of(seen.state.money.spent_on(day_of(seen.now), role), override.day_usd)} today"
 
 
 def _of(usd: float, cap: float | None) -> str:
@@ -167,7 +176,7 @@ def _full(usd: float, cap: float | None) -> bool:
 
 _DECIDE = "a approve  x reject  c cancel  r retry  p pause"
 _KEYS = {
-    Screen.OVERVIEW: f"? help  q quit  enter open  {_DECIDE}  / search",
+    Screen.OVERVIEW: f"? help  q quit  enter open  {_DECIDE}",
     Screen.TASKS: "? help  q quit  enter open  / search  f filter  c cancel  r retry  p pause",
     Screen.AGENTS: "? help  q quit  enter open  c cancel  p pause  1 overview",
     Screen.EVENTS: "? help  q quit  up down scroll  1 overview",

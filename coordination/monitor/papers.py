@@ -154,9 +154,9 @@ def _findings(detail: Row) -> Iterator[Part]:
                 line = f":{finding['line']}" if finding.get("line") else ""
                 place = f"{finding['file']}{line}: " if finding.get("file") else ""
                 yield Part(f"  {finding.get('severity') or 'major'}: {place}{finding['message']}")
-        for text in (*(outcome.get("denials") or ()), *(outcome.get("outside") or ())):
+        for what, texts in _met(outcome):
             nothing = False
-            yield Part(f"{run['run']}: {text}", Tone.ALARM)
+            yield from (Part(f"{run['run']}: {what} {text}", Tone.ALARM) for text in texts)
     for entry in detail["feedback"]:
         nothing = False
         yield Part(f"sent back, {entry['kind']}: {entry['message']}", Tone.STRONG)
@@ -165,6 +165,13 @@ def _findings(detail: Row) -> Iterator[Part]:
         yield Part(f"refused: {text}", Tone.ALARM)
     if nothing:
         yield Part("Nobody has found anything, and nothing was sent back.", Tone.FAINT)
+
+
+def _met(outcome: Row) -> Iterator[tuple[str, Sequence[str]]]:
+    """What a run met or did that it should not have, as far as there is any."""
+    conflict = (outcome.get("conflict") or {}).get("files")
+    found = {"denied:": outcome.get("denials"), "outside:": outcome.get("outside"), "conflict in": conflict}
+    yield from ((what, texts) for what, texts in found.items() if texts)
 
 
 def _fields(*fields: tuple[str, str | None]) -> Iterator[Part]:

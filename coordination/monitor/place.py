@@ -326,4 +326,5 @@ def pasted(place: Place, text: str) -> Place:
     question = place.question
     if question is None or question.written is None:
         return place
-    return replace(place, question=replace(question, written=(question.written + shown(text))[:TEXT_MAX]))
+    line = shown(text.replace("\r", "\n"))  # as terminals send line ends
+    return replace(place, question=replace(question, written=(question.written + line)[:TEXT_MAX]))

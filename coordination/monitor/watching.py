@@ -6,6 +6,7 @@ here is in its way. A log that cannot be read leaves what was read before in pla
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -127,23 +128,16 @@ class Watch:
 
     def _ask(self) -> None:
         """What the log does not say. What cannot be read just now stays as it was."""
-        coordinator = self._coordinator
-        try:
-            supervisor = coordinator.supervisor()
-            rejected = sum(name.name.endswith(".error.json") for name in coordinator.inbox.rejected_directory.iterdir())
-            self._outside = {
-                "supervisor": supervisor,
-                "pending": len(coordinator.inbox.pending()),
-                "rejected": rejected,
-                "unproven": 0 if supervisor["running"] else self._unproven(),
-            }
-        except (OSError, ValueError, CoordinationError) as error:
-            if not isinstance(error, FileNotFoundError):
-                return
-            self._outside = {"supervisor": {"running": False, "pid": None}}
-
-    def _unproven(self) -> int:
-        return 0 if self.trouble else sum(1 for _ in self._log.read(max(self._seq, 0), upto="head"))
+        with contextlib.suppress(OSError, ValueError, CoordinationError):
+            self._outside["supervisor"] = self._coordinator.supervisor()
+        inbox = self._coordinator.inbox
+        with contextlib.suppress(OSError):
+            self._outside["pending"] = len(inbox.pending())
+            self._outside["rejected"] = sum(1 for _ in inbox.rejected_directory.glob("*.error.json"))
+        self._outside["unproven"] = 0
+        if self.trouble is None and not self._outside["supervisor"]["running"]:
+            with contextlib.suppress(OSError, CoordinationError):  # what is damaged is said by who reads it next
+                self._outside["unproven"] = sum(1 for _ in self._log.read(max(self._seq, 0), upto="head"))
 
 
 def _told(error: CoordinationError | OSError | None) -> str:

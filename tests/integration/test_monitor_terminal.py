@@ -202,6 +202,24 @@ def test_what_nobody_expected_leaves_the_terminal_whole(stage: Stage, terminal: 
     assert "Traceback" not in shown
 
 
+def test_it_can_be_put_aside_and_brought_back(stage: Stage, tmp_path: Path) -> None:
+    """Ctrl-Z, fg, and Ctrl-L after another program wrote over it: the whole frame is there again."""
+    screen = Tmux(tmp_path, (80, 24), ["bash", "--norc", "-i"])
+    try:
+        screen.press(shlex.join([*COORD, "-C", str(stage.repository), "monitor"]), "Enter")
+        screen.until("NO SUPERVISOR")
+        screen.press("C-z")
+        screen.until("Stopped")
+        screen.press("fg", "Enter")
+        screen.until(lambda shown: "NO SUPERVISOR" in shown and "? help" in shown)
+        screen.press("-R")
+        screen.until(lambda shown: "NO SUPERVISOR" not in shown)
+        screen.press("C-l")
+        screen.until(lambda shown: "NO SUPERVISOR" in shown and "? help" in shown)
+    finally:
+        screen.close()
+
+
 def test_who_loses_the_terminal_ends(stage: Stage, terminal: Opened, tmp_path: Path) -> None:
     """As when an SSH session breaks: nothing of it stays, and nothing spins."""
     screen = terminal()

@@ -205,7 +205,7 @@ def test_a_rejection_needs_a_sentence() -> None:
 def test_what_is_written_can_be_corrected() -> None:
     """Backspace, Ctrl-W and Ctrl-U; keys are letters meanwhile."""
     found = seen(asking())
-    place = pasted(press(found, Place(), "x")[0], "one two\nthree")
+    place = pasted(press(found, Place(), "x")[0], "one\rtwo\nthree")
     assert place.question is not None
     assert place.question.written == "one two three"
     written = [press(found, place, key)[0].question for key in ("backspace", "ctrl+w", "ctrl+u", "q")]
