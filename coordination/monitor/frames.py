@@ -20,11 +20,12 @@ from coordination.monitor.seen import NOTHING, Live, Seen
 from coordination.printable import seconds
 
 WIDE = 130  # from here on there is a second column
-ROOMY = 100  # from here on columns are wider, and there are more
+ROOMY = 120  # from here on columns are wider, and there are more
 SILENT_SECONDS = 120.0
 _SECTION_MAX = 20  # rows of a section where the height is not given
 _TROUBLE_LINES = 4
 _SAID_LINES = 3
+_IDENTITY_MAX = 16
 _NO_PAPER = Paper()
 
 HELP = (
@@ -233,8 +234,8 @@ class _Section:
     rows: int
     row: Callable[[int], Line]  # asked only for what is shown
     entry: Callable[[int], str] = lambda _: ""
-    chosen: int | None = None  # the row with the choice
     tone: Tone = Tone.HEAD
+    beside: str = ""  # said after the title
 
 
 def _overview(seen: Seen, place: Place, width: int, room: int) -> _Body:
@@ -266,7 +267,7 @@ def _sections(sections: Sequence[_Section], place: Place, room: int) -> _Body:
         chosen = _index(section, place)
         start = 0 if chosen is None else max(0, min(chosen - rows // 2, section.rows - rows))
         more = f", {start + 1} to {start + rows} shown" if 0 < rows < section.rows else ""
-        lines.append((Part(f"{section.title} ({section.rows:,}{more})", section.tone),))
+        lines.append((Part(f"{section.title} ({section.rows:,}{more}){section.beside}", section.tone),))
         for at in range(start, start + rows):
             hits[len(lines)] = section.entry(at)
             lines.append(_marked(section.row(at), chosen=at == chosen))
@@ -321,14 +322,14 @@ def _notes(seen: Seen) -> list[Line]:
 
 def _needs(seen: Seen, width: int) -> _Section:
     tasks, notes = seen.lists.needs, _notes(seen)
-    name = min(max(width // 3, 12), 50)
+    name = _names(tasks, width)
 
     def row(at: int) -> Line:
         if at >= len(tasks):
             return notes[at - len(tasks)]
         task = tasks[at]
         why = task.reason or "waits for an answer"
-        return (*_task_name(task, name), Part(why, Tone.STRONG))
+        return (*name(task), Part(why, Tone.STRONG))
 
     return _Section(
         title="Needs you",
@@ -339,9 +340,14 @@ def _needs(seen: Seen, width: int) -> _Section:
     )
 
 
-def _task_name(task: Task, width: int) -> Line:
-    identity = column(task.id, min(max(len(task.id), 4), 14) + 1)
-    return (Part(identity, Tone.STRONG), Part(column(task.spec.title, max(width - len(identity), 4)) + "  "))
+def _names(tasks: Sequence[Task], width: int) -> Callable[[Task], Line]:
+    """How the ids and titles of a section are shown: in columns that fit all of them."""
+    identity = min(max((len(task.id) for task in tasks), default=0), _IDENTITY_MAX) + 1
+    title = max(min(max(width // 3, 12), 50) - identity, 8)
+    return lambda task: (
+        Part(column(task.id, identity), Tone.STRONG),
+        Part(column(task.spec.title, title) + "  "),
+    )
 
 
 # ---- agents ----------------------------------------------------------------------------------------------------------
@@ -355,7 +361,8 @@ def _agents(seen: Seen, width: int, *, full: bool = False) -> _Section:
         lives = [run.role for run in runs]
         used = "; slots " + ", ".join(f"{role} {lives.count(role)} of {slots}" for role, slots in most.items())
     return _Section(
-        title=f"Agents{used}",
+        title="Agents",
+        beside=used,
         rows=len(runs),
         row=lambda at: _agent(seen, runs[at], width),
         entry=lambda at: f"run:{runs[at].id}",
@@ -407,31 +414,31 @@ def _short(number: int) -> str:
 
 def _queue(seen: Seen, width: int) -> _Section:
     tasks = seen.lists.queue
-    name = min(max(width // 3, 12), 50)
+    name = _names(tasks, width)
 
     def row(at: int) -> Line:
         task = tasks[at]
         why = "; ".join(views.waiting(seen.state, seen.facts, seen.policies, task))
         back = f" ({task.reason})" if task.status is Status.QUEUED and task.reason else ""
         priority = Part(column(f"{task.spec.priority:+d}" if task.spec.priority else "", 5))
-        return (*_task_name(task, name), priority, Part(why), Part(back, Tone.FAINT))
+        return (*name(task), priority, Part(why), Part(back, Tone.FAINT))
 
     return _Section(title="Queue", rows=len(tasks), row=row, entry=lambda at: f"queue:{tasks[at].id}")
 
 
 def _landing(seen: Seen, width: int) -> _Section:
     tasks = seen.lists.landing
-    name = min(max(width // 3, 12), 50)
+    name = _names(tasks, width)
 
     def row(at: int) -> Line:
         task = tasks[at]
         live = next((run for run in task.live if run.purpose is Purpose.LANDING), None)
         if live is None:
             why = "; ".join(views.waiting(seen.state, seen.facts, seen.policies, task))
-            return (*_task_name(task, name), Part(why or "is being stopped"))
+            return (*name(task), Part(why or "is being stopped"))
         said = seen.lives.get(live.id, NOTHING).phase
         for_long = f" for {seconds(seen.now - live.started_at)}" if live.started_at else ""
-        return (*_task_name(task, name), Part(f"lands now{for_long} {said}".rstrip(), Tone.STRONG))
+        return (*name(task), Part(f"lands now{for_long} {said}".rstrip(), Tone.STRONG))
 
     return _Section(title="Landing", rows=len(tasks), row=row, entry=lambda at: f"landing:{tasks[at].id}")
 

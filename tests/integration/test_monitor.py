@@ -133,7 +133,7 @@ async def until(pilot: Pilot[None], condition: Callable[[], Any]) -> None:
 def test_every_screen_is_reached_by_its_key(coordinator: Coordinator, size: tuple[int, int]) -> None:
     """What is drawn is what the frame says, in full size, on every screen, tab, and in the help."""
     looks = {
-        "1": "Needs you (2", "2": "Tasks (4)", "3": "Agents; slots", "4": "D failed: no luck",
+        "1": "Needs you (2", "2": "Tasks (4)", "3": "Agents (1); slots", "4": "D failed: no luck",
         "question_mark": "page up, page down",
     }  # fmt: skip
     tabs = {

@@ -154,7 +154,7 @@ def test_a_night_is_watched_and_decided(stage: Stage, terminal: Opened, size: tu
 def test_agents_alone_and_back(stage: Stage, terminal: Opened) -> None:
     """`--agents` begins there."""
     screen = terminal("--agents")
-    screen.until("Agents; slots blue 0 of")
+    screen.until("Agents (0); slots blue 0 of")
     screen.press("1")
     screen.until("repository  overview")
 
@@ -252,5 +252,5 @@ def test_once_is_plain_text_of_the_width_that_is_asked_for(stage: Stage) -> None
         assert "\x1b" not in shown
         assert 0 < max(map(len, shown.splitlines())) <= int(width)
         assert stage.coord("monitor").split("\n")[1:] == shown.split("\n")[1:]
-        assert "Agents; slots" in stage.coord("monitor", "--agents")
+        assert "Agents (0); slots" in stage.coord("monitor", "--agents")
     assert Coordinator(stage.home).store.refresh_seq() == before

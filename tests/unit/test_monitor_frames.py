@@ -78,7 +78,7 @@ def test_what_needs_a_person_comes_first() -> None:
     shown = text(seen(asking()))
     order = [shown.index(head) for head in ("Needs you (1)", "Agents (2)", "Queue (1)", "Events")]
     assert order == sorted(order)
-    assert "> A    Rename the option" in shown
+    assert "> A Rename the option" in shown
     assert "rejected 3 times" in shown
 
 
