@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -452,6 +453,15 @@ def test_ten_thousand_tasks_are_as_many_as_ten(coordinator: Coordinator) -> None
         assert "Tasks, with 'number 7777' (1)" in drawn(app)
 
     driven(monitor(Coordinator(coordinator.home)), steps, (160, 50))
+
+
+def test_one_frame_needs_no_library_that_draws(coordinator: Coordinator) -> None:
+    """`--once` starts as fast as any other command."""
+    root = str(coordinator.home.repository.root)
+    asked = f"from coordination.cli import run; run(['-C', {root!r}, 'monitor', '--once'])"
+    asked += "; import sys; print({'textual', 'rich'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=50)
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_reading_takes_no_lock_and_writes_nothing(coordinator: Coordinator) -> None:

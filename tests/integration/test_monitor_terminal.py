@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -218,6 +219,20 @@ def test_it_can_be_put_aside_and_brought_back(stage: Stage, tmp_path: Path) -> N
         screen.until(lambda shown: "NO SUPERVISOR" in shown and "? help" in shown)
     finally:
         screen.close()
+
+
+def test_a_stopped_view_is_in_nobodys_way(stage: Stage, terminal: Opened) -> None:
+    """It holds no lock, whenever it is stopped: others write, and what they wrote is shown when it goes on."""
+    screen = terminal()
+    screen.until("NO SUPERVISOR")
+    (ours,) = [process for process in Path("/proc").glob("[0-9]*") if _is_monitor(process, stage)]
+    os.kill(int(ours.name), signal.SIGSTOP)
+    try:
+        stage.coord("submit", "--title", "Written meanwhile", "prompt")
+        assert "Written meanwhile" not in screen.shown()
+    finally:
+        os.kill(int(ours.name), signal.SIGCONT)
+    screen.until("Written meanwhile")
 
 
 def test_who_loses_the_terminal_ends(stage: Stage, terminal: Opened, tmp_path: Path) -> None:
