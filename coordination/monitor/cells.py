@@ -58,7 +58,8 @@ def shown(text: str) -> str:
 
 @lru_cache(4096)
 def _shown(text: str) -> str:
-    return "".join(_certain(unicodedata.normalize("NFC", plain(text).translate(_BREAKS))))
+    certain = "".join(_certain(unicodedata.normalize("NFC", plain(text).translate(_BREAKS))))
+    return unicodedata.normalize("NFC", certain)  # an accent may stand beside its letter only now
 
 
 def _certain(text: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -16,6 +16,7 @@ TEXTS = st.text() | st.sampled_from(HOSTILE) | st.text(alphabet="ab \n\t\x1b[;mä
 
 
 @given(TEXTS)
+@example("A\u200b\u0300")
 def test_nothing_that_is_shown_steers_a_terminal(text: str) -> None:
     """Neither a control character nor an override of direction, a line end or anything invisible comes through."""
     found = shown(text)
