@@ -144,6 +144,7 @@ class Monitor(App[None]):
     def _draw(self) -> None:
         width, height = self.size
         self._read_up()
+        self.place = place.following(self.place, self.frame.top_max)
         self.frame = frames.frame(self._seen, self.place, width, height, self._paper)
         if self.place.top > self.frame.top_max:
             self.place = replace(self.place, top=self.frame.top_max)

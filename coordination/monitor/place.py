@@ -17,6 +17,7 @@ from coordination.monitor.seen import ASKING, Seen
 from coordination.monitor.wishes import Verb, Wish, refusal
 
 TEXT_MAX = 2_000
+END = 1_000_000  # further than anything that is scrolled
 _STEP = 4  # columns are not scrolled, so a wheel may take more than a line
 
 
@@ -196,14 +197,24 @@ def _gone(seen: Seen, place: Place, key: str) -> Place:
         case "tab" | "right" | "shift+tab" | "left" if inside:
             step = 1 if key in ("tab", "right") else -1
             tabs = list(Tab)
-            return replace(place, tab=tabs[(tabs.index(place.tab) + step) % len(tabs)], top=0)
+            return _turned(place, tabs[(tabs.index(place.tab) + step) % len(tabs)])
         case _ if inside and key in _TABS:
-            return replace(place, tab=_TABS[key], top=0)
+            return _turned(place, _TABS[key])
         case "tab" | "shift+tab":
             return _next_section(seen, place, 1 if key == "tab" else -1)
         case _ if key in _SCREENS:
             return settled(seen, replace(place, screen=_SCREENS[key], top=0))
     return place
+
+
+def _turned(place: Place, tab: Tab) -> Place:
+    return replace(place, tab=tab, top=END if tab is Tab.TRANSCRIPT else 0)
+
+
+def following(place: Place, top_max: int) -> Place:
+    """A transcript that is read at its end stays there when it grows; ``top_max`` is how far one could scroll."""
+    at_end = place.screen is Screen.TASK and place.tab is Tab.TRANSCRIPT and place.top >= top_max
+    return replace(place, top=END) if at_end else place
 
 
 def opened(seen: Seen, place: Place, task: str) -> Place:
@@ -216,8 +227,7 @@ def opened(seen: Seen, place: Place, task: str) -> Place:
 def _moved(seen: Seen, place: Place, key: str, page: int) -> Place | None:
     steps = {
         "up": -1, "k": -1, "down": 1, "j": 1, "wheel_up": -_STEP, "wheel_down": _STEP,
-        "pageup": -page, "pagedown": page, "space": page, "home": -1_000_000, "g": -1_000_000,
-        "end": 1_000_000, "G": 1_000_000, "upper_g": 1_000_000,
+        "pageup": -page, "pagedown": page, "space": page, "home": -END, "g": -END, "end": END, "G": END, "upper_g": END,
     }  # fmt: skip
     if key not in steps:
         return None

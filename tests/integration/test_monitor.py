@@ -210,7 +210,7 @@ def test_the_supervisor_is_seen_to_come_and_to_go(coordinator: Coordinator) -> N
 
 
 def test_a_transcript_is_followed(coordinator: Coordinator) -> None:
-    """The end of it, as it grows."""
+    """The end of it, as it grows, unless one scrolls back."""
     directory = coordinator.run_directory("B.1.work")
     transcript = directory / "transcript.jsonl"
     transcript.write_text('{"type": "scripted", "tool": "write", "file": "one.py"}\n')
@@ -220,6 +220,19 @@ def test_a_transcript_is_followed(coordinator: Coordinator) -> None:
         with transcript.open("a") as stream:
             stream.write('{"type": "scripted", "tool": "write", "file": "two.py"}\n')
         await until(pilot, lambda: "write two.py" in drawn(app))
+        with transcript.open("a") as stream:
+            stream.writelines(
+                f'{{"type": "scripted", "tool": "write", "file": "{number}.py"}}\n' for number in range(99)
+            )
+        await until(pilot, lambda: "write 98.py" in drawn(app))
+        await pilot.press("up")
+        assert "write 98.py" not in drawn(app)
+        with transcript.open("a") as stream:
+            stream.write('{"type": "scripted", "tool": "write", "file": "three.py"}\n')
+        await until(pilot, lambda: app.frame.top_max > app.place.top + 1)
+        assert "write 97.py" in drawn(app)
+        await pilot.press("end")
+        assert "write three.py" in drawn(app)
 
     driven(monitor(coordinator, Place(screen=Screen.TASK, task="B", tab=Tab.TRANSCRIPT)), steps)
 

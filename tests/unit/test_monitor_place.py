@@ -103,6 +103,7 @@ def test_lines_scroll_and_never_above_the_first() -> None:
     assert press(found, place, "pagedown", "up")[0].top == 9
     assert press(found, place, "up")[0].top == 0
     assert press(found, place, "wheel_down")[0].top > 1
+    assert press(found, place, "4")[0].top > press(found, place, "2")[0].top == 0
 
 
 def test_help_and_leaving() -> None:
