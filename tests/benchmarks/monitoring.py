@@ -6,7 +6,8 @@ that matters:
 * its start: from before the process is made until the first whole frame has come out of it. Beside it: the start and
   end of a Python that imports what every Textual program imports, which is the least that it could take.
 * its rest: the part of a core that it takes and the memory that it holds while nothing happens. There is a supervisor,
-  at rest too because everything is paused; then the same again after `kill -9` to it.
+  at rest too because everything is paused; then the same again after `kill -9` to it; then with a thousand runs, of
+  which a screenful is looked up each second.
 * a refresh: one more event is in the log; the processor time from there until every line of the new frame is made.
   With ten thousand tasks and a thousand live runs, and beside it with a hundredth of both.
 """
@@ -201,6 +202,16 @@ def measure_rest(stage: Stage, seconds: float) -> tuple[At, At]:
         supervisor.wait(timeout=10)
         terminal.until(b"NO SUPERVISOR")
         return beside, _rested(terminal, seconds)
+    finally:
+        terminal.close()
+
+
+def measure_crowd(stage: Stage, seconds: float) -> At:
+    """What it takes where a screenful of runs is looked at each second, and there is no supervisor."""
+    terminal = Terminal(stage, "--agents")
+    try:
+        terminal.until(_LAST)
+        return _rested(terminal, seconds)
     finally:
         terminal.close()
 

@@ -41,6 +41,7 @@ from tests.benchmarks.targets import (
     TARGETS,
     TEXTUAL,
     WATCHING,
+    WATCHING_AGENTS,
     WATCHING_ALONE,
     Target,
 )
@@ -243,19 +244,23 @@ def _measure_monitoring(report: Report, say: Say) -> None:
     options = report.options
     tasks = min(options.operations, monitoring.TASKS)
     agents = tasks * monitoring.AGENTS // monitoring.TASKS
+    starts, rest = min(tasks // 2, monitoring.STARTS), options.seconds * idleness.SECONDS_EACH
     for _ in _rounds(report, say, WATCHING):
         with monitoring.populated(options.directory, tasks, 0) as stage:
-            ours, theirs = monitoring.measure_starts(stage)
-            beside, alone = monitoring.measure_rest(stage, options.seconds * idleness.SECONDS_EACH)
+            ours, theirs = monitoring.measure_starts(stage, starts)
+            beside, alone = monitoring.measure_rest(stage, rest)
         report.add(SHOWN, 1, OURS, seconds=ours.seconds)
         report.add(SHOWN, 1, TEXTUAL, seconds=theirs.seconds)
         report.add(SHOWN_WORK, 1, OURS, seconds=ours.processor)
         report.add(SHOWN_WORK, 1, TEXTUAL, seconds=theirs.processor)
         report.add(WATCHING, 1, OURS, cores=beside.cores, megabytes=beside.megabytes)
         report.add(WATCHING_ALONE, 1, OURS, cores=alone.cores, megabytes=alone.megabytes)
-        for name, part in ((OURS, 1), (REFRESH_FEW, 100)):
-            with monitoring.populated(options.directory, max(tasks // part, 3), agents // part) as stage:
-                report.add(REFRESH, 1, name, seconds=monitoring.measure_refresh(stage))
+        with monitoring.populated(options.directory, tasks, agents) as stage:
+            crowded = monitoring.measure_crowd(stage, rest)
+            report.add(REFRESH, 1, OURS, seconds=monitoring.measure_refresh(stage))
+        report.add(WATCHING_AGENTS, 1, OURS, cores=crowded.cores, megabytes=crowded.megabytes)
+        with monitoring.populated(options.directory, max(tasks // 100, 3), agents // 100) as stage:
+            report.add(REFRESH, 1, REFRESH_FEW, seconds=monitoring.measure_refresh(stage))
 
 
 def _left_out(peer: Peer, options: Options) -> str:

@@ -34,6 +34,7 @@ SHOWN_WORK = "the same, processor time"
 TEXTUAL = "import textual.app"
 WATCHING = "idle monitor, 10,000 tasks"
 WATCHING_ALONE = "the same, supervisor killed"
+WATCHING_AGENTS = "the same, 1,000 agents on their screen"
 REFRESH = "a refresh, 10,000 tasks and 1,000 agents"
 REFRESH_FEW = "the same with a hundredth"
 
@@ -114,6 +115,8 @@ TARGETS = (
     _small("P20", WATCHING, 1, "cores", "", 0.02),
     _small("P20", WATCHING, 1, "megabytes", "", 100.0),
     _small("P20", WATCHING_ALONE, 1, "cores", "", 0.02),
+    _small("P20", WATCHING_AGENTS, 1, "cores", "", 0.02),
+    _small("P20", WATCHING_AGENTS, 1, "megabytes", "", 100.0),
     _small("P20", REFRESH, 1, "seconds", "", 0.05),
     _small("P20", REFRESH, 1, "seconds", REFRESH_FEW, 20.0),
 )
