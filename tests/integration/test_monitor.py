@@ -20,6 +20,7 @@ from textual.pilot import Pilot
 from coordination import locks
 from coordination.coordinator import Coordinator, initialise, locate
 from coordination.errors import LogDamaged, Refused
+from coordination.log.segments import PAGE
 from coordination.model import commands
 from coordination.model import events as e
 from coordination.model.runs import DiffStat, Ending, Limits, Outcome, Purpose, Usage
@@ -173,7 +174,7 @@ def test_agents_say_what_they_do_as_they_do_it(coordinator: Coordinator) -> None
 
 
 def test_the_log_is_followed(coordinator: Coordinator) -> None:
-    """What others write is shown without a key; the choice stays where it is."""
+    """What others write is shown without a key; the choice stays with its task, or goes to a neighbour when that goes."""
 
     async def steps(pilot: Pilot[None], app: Monitor) -> None:
         await pilot.press("end")
@@ -181,6 +182,8 @@ def test_the_log_is_followed(coordinator: Coordinator) -> None:
         transact(coordinator, e.TaskSubmitted(task="F", spec=TaskSpec(prompt="p", title="The newest"), digest=""))
         await until(pilot, lambda: "The newest" in drawn(app))
         assert app.place.chosen == "queue:C"
+        transact(coordinator, e.TaskCancelled(task="C"))
+        await until(pilot, lambda: "> F The newest" in drawn(app))
 
     driven(monitor(coordinator), steps)
 
@@ -399,6 +402,22 @@ def test_a_log_that_was_repaired_is_read_anew(coordinator: Coordinator) -> None:
     assert Coordinator(coordinator.home).digest(found.state) == coordinator.digest(
         Coordinator(coordinator.home).state()
     )
+
+
+def test_only_what_is_durable_is_shown(coordinator: Coordinator) -> None:
+    """As after a reboot: the last line is not proven by any later one. It is counted, and its task is not there."""
+    transact(coordinator, e.TaskSubmitted(task="Z", spec=TaskSpec(prompt="p", title="The last one"), digest=""))
+    head = coordinator.store.refresh_seq()
+    coordinator.store.log.close()
+    (coordinator.home.log / PAGE).unlink()
+    watch = Watch(Coordinator(coordinator.home))
+    watch.look()
+    found = watch.look()
+    assert (found.seq, found.unproven) == (head - 1, 1)
+    assert found.state.get("Z") is None
+    text = frames.plain_text(found, Place(), 160)
+    assert "newer batches that are not proven durable: 1" in text
+    assert "The last one" not in text
 
 
 def test_a_state_directory_that_vanishes_is_said(coordinator: Coordinator) -> None:

@@ -230,6 +230,12 @@ def test_a_task_can_be_read(tab: Tab, said: str) -> None:
     assert said in shown
 
 
+def test_a_long_text_is_wrapped_and_not_cut() -> None:
+    """The last word of a prompt can be read in any terminal."""
+    made = world(A=spec(prompt="word " * 60 + "last"))
+    assert "last" in text(seen(made), Place(screen=Screen.TASK, task="A"), width=50, height=40)
+
+
 def test_evidence_shows_gates_and_who_judged() -> None:
     """Of an approved task."""
     made = world(A=spec(gates=()))
