@@ -174,7 +174,7 @@ def test_agents_say_what_they_do_as_they_do_it(coordinator: Coordinator) -> None
 
 
 def test_the_log_is_followed(coordinator: Coordinator) -> None:
-    """What others write is shown without a key; the choice stays with its task, or goes to a neighbour when that goes."""
+    """What others write is shown without a key; the choice stays with its task, or goes to a neighbour of it."""
 
     async def steps(pilot: Pilot[None], app: Monitor) -> None:
         await pilot.press("end")
