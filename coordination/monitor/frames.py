@@ -27,14 +27,13 @@ HELP = (
     ("1 2 3 4", "overview, all tasks, agents, events"),
     ("1 … 5", "in a task: timeline, diff, evidence, transcript, findings"),
     ("/", "search tasks; escape shows all again"),
-    ("f", "filter tasks: all, open, needs a person, waiting, ended well, ended badly"),
+    ("f", "filter tasks by how they stand, one press after the other"),
     ("a", "approve the commit of a task that waits for you (asks again)"),
     ("x", "reject it, with a reason that its agent is given"),
     ("c", "cancel a task (asks again)"),
-    ("r", "retry a task that failed, was cancelled or waits for you (asks again)"),
+    ("r", "retry one that failed, was cancelled or waits for you (asks)"),
     ("p", "pause a task, or resume it"),
     ("P", "pause everything, or let everything go on (asks again)"),
-    ("?", "this help"),
     ("q", "leave; nothing that runs is touched"),
 )
 
@@ -204,9 +203,9 @@ def _end_of(text: str, width: int) -> str:
 
 
 def _help(width: int, room: int) -> Body:
-    rows: list[Line] = [(Part("Keys", Tone.HEAD),), ()]
+    rows: list[Line] = [(Part("Keys", Tone.HEAD),)]
     rows += [(Part(column(f"  {keys}", 16), Tone.STRONG), Part(what)) for keys, what in HELP]
-    rows += [(), (Part("Colours: blue searches, green implements, red reviews. Escape closes this.", Tone.FAINT),)]
+    rows.append((Part("Blue searches, green implements, red reviews. Escape closes this.", Tone.FAINT),))
     return Body(lines=[fitted(row, width) for row in rows[:room]])
 
 

@@ -454,8 +454,11 @@ def test_hostile_texts_reach_the_terminal_as_text(coordinator: Coordinator, size
 
 
 @pytest.mark.parametrize("colours", [True, False])
-def test_without_colours_nothing_is_coloured_and_nothing_is_missing(coordinator: Coordinator, *, colours: bool) -> None:
+def test_without_colours_nothing_is_coloured_and_nothing_is_missing(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch, *, colours: bool
+) -> None:
     """The same text; what is chosen and what is alarming still stand out."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
 
     async def steps(pilot: Pilot[None], app: Monitor) -> None:
         styles = [segment.style for strip in app.screen._compositor.render_strips() for segment in strip]

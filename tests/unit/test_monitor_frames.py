@@ -194,6 +194,17 @@ def test_spend_stands_against_its_caps() -> None:
     assert head[0].tone is Tone.STRONG
 
 
+def test_all_of_the_help_can_be_read_in_a_small_terminal() -> None:
+    """At 80 by 24, also with a supervisor missing and everything paused: no key and no word is cut off."""
+    made = asking()
+    made.ask(lambda state: commands.pause(state, None))
+    shown = text(seen(made, supervisor=GONE), Place(helping=True))
+    for keys, what in frames.HELP:
+        assert f"  {keys} " in shown
+        assert what in shown
+    assert "Escape closes this." in shown
+
+
 def test_a_pause_is_said_on_top() -> None:
     """With how to end it."""
     made = asking()
