@@ -18,7 +18,7 @@ from coordination.monitor.wishes import Verb, Wish, refusal
 
 TEXT_MAX = 2_000
 END = 1_000_000  # further than anything that is scrolled
-_STEP = 4  # columns are not scrolled, so a wheel may take more than a line
+_STEP = 4  # rows for one turn of the wheel
 
 
 class Screen(StrEnum):

@@ -105,9 +105,8 @@ class Watch:
         log = self._log
         batches = log.read(max(self._seq, log.base), upto="durable") if self._seq >= 0 else ()
         if self._seq < 0 or log.epoch != self._epoch:
-            batches = self._begin(
-                log
-            )  # what is durable stays so, but after a repair the numbers may mean other batches
+            # what is durable stays so, but after a repair the numbers may mean other batches
+            batches = self._begin(log)
         for seq, payload in batches:
             records = decode(seq, payload)
             self._recent.extend(records)
@@ -144,8 +143,10 @@ def _told(error: CoordinationError | OSError | None) -> str:
     match error:
         case None:
             return ""
-        case LogDamaged() | NotFound():
+        case LogDamaged():
             return f"THE LOG IS DAMAGED: run `coord repair`. What is below is older. {error}"
+        case NotFound():
+            return f"THE LOG IS GONE, what is below is older. {error}"
         case _:
             return f"The log cannot be read, what is below is older: {error}"
 

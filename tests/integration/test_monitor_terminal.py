@@ -160,6 +160,19 @@ def test_agents_alone_and_back(stage: Stage, terminal: Opened) -> None:
     screen.until("repository  overview")
 
 
+def test_the_wheel_moves_the_choice(stage: Stage, terminal: Opened) -> None:
+    """Several rows a turn, down and up again."""
+    coordinator = Coordinator(stage.home)
+    for number in range(1, 31):
+        coordinator.submit({"prompt": f"Number {number}"})
+    screen = terminal()
+    screen.until("> t1 ")
+    screen.press("-l", "\x1b[<65;5;10M" * 2)
+    screen.until("> t9 ")
+    screen.press("-l", "\x1b[<64;5;10M")
+    screen.until("> t5 ")
+
+
 @pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "vt100"}])
 def test_no_colour_means_none(stage: Stage, terminal: Opened, variables: dict[str, str]) -> None:
     """Neither a colour nor a grey comes out; bold and reverse do."""

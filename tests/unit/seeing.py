@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coordination.model.runs import Purpose
 from coordination.model.state import State
-from coordination.model.tasks import Kind, ReviewMode, TaskSpec
+from coordination.model.tasks import Kind, TaskSpec
 from coordination.monitor.seen import Lists, Live, Seen
 from coordination.policy import shipped
 from coordination.testing.strategies import World, facts
@@ -69,6 +68,3 @@ def seen_of(state: State, known: Any, **changes: Any) -> Seen:
 def many(tasks: int) -> World:
     """So many tasks, of which as many run as there are slots."""
     return world(**{f"k{number}": spec(title=f"Change number {number}") for number in range(tasks)})
-
-
-__all__ = ["GONE", "HOSTILE", "RUNS", "Purpose", "ReviewMode", "many", "seen", "seen_of", "spec", "world"]
