@@ -114,12 +114,19 @@ def _head(seen: Seen, place: Place, width: int) -> list[Line]:
 def _supervision(seen: Seen, width: int) -> Line:
     supervisor = seen.supervisor
     if supervisor["running"]:
-        return (Part("Supervisor: "), Part(f"pid {supervisor['pid']}", Tone.STRONG), *_inbox(seen))
+        return (Part(f"Supervisor: pid {supervisor['pid']}"), *_unguarded(supervisor), *_inbox(seen))
     live = len(seen.lists.runs)
     what = f"; runs to be settled: {live}" if live else ""
     some = f"; newer batches that are not proven durable: {seen.unproven}" if seen.unproven else ""
     said = f"NO SUPERVISOR: nothing moves; `coord start` starts one. This is what the files say{what}{some}"
     return (Part(column(said, width), Tone.ALARM),)
+
+
+def _unguarded(supervisor: views.Row) -> Iterable[Part]:
+    sandbox = (supervisor.get("guards") or {}).get("sandbox")
+    if sandbox in ("missing", "off"):
+        why = "no sandbox works here, `coord doctor`" if sandbox == "missing" else "no sandbox, as the settings say"
+        yield Part(f"; {why}", Tone.STRONG)
 
 
 def _inbox(seen: Seen) -> Iterable[Part]:

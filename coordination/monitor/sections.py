@@ -106,7 +106,8 @@ def notes_of(seen: Seen) -> list[Line]:
         notes.append((Part(f"limit on {limit['account']}: {limit['kind']} ({limit['said']}); {until}", tone),))
     if seen.rejected and not seen.supervisor["running"]:
         notes.append((Part(f"task files rejected: {seen.rejected}; the reasons: inbox/rejected"),))
-    return [*notes, *((Part(f"note: {text}"),) for text in views.warnings(seen.state, seen.facts))]
+    warnings = [*seen.warnings, *views.warnings(seen.state, seen.facts)]
+    return [*notes, *((Part(f"note: {text}"),) for text in warnings)]
 
 
 def needs(seen: Seen, width: int) -> Section:

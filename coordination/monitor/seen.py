@@ -145,5 +145,6 @@ class Seen:
     recent: Sequence[Record]  # the newest events, oldest first
     pending: int = 0  # task files that are not judged yet
     rejected: int = 0
+    warnings: Sequence[str] = ()  # that only files can tell
     unproven: int = 0  # newer batches that are not known to be on the disk
     trouble: str = ""  # why nothing newer can be shown, and what to run

@@ -128,7 +128,8 @@ class Watch:
     def _ask(self) -> None:
         """What the log does not say. What cannot be read just now stays as it was."""
         with contextlib.suppress(OSError, ValueError, CoordinationError):
-            self._outside["supervisor"] = self._coordinator.supervisor()
+            self._outside["supervisor"] = supervisor = self._coordinator.supervisor()
+            self._outside["warnings"] = self._coordinator.outdated(supervisor)
         inbox = self._coordinator.inbox
         with contextlib.suppress(OSError):
             self._outside["pending"] = len(inbox.pending())

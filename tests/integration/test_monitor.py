@@ -207,6 +207,10 @@ def test_the_supervisor_is_seen_to_come_and_to_go(coordinator: Coordinator) -> N
         assert "NO SUPERVISOR: nothing moves; `coord start` starts one" in drawn(app).split("\n")[1]
         with coordinator.alone():
             await until(pilot, lambda: f"Supervisor: pid {os.getpid()}" in drawn(app))
+            note = {"pid": os.getpid(), "since": time.time() - 60.0}
+            (coordinator.home.state / "supervisor.json").write_text(json.dumps(note))
+            coordinator.home.settings_file.touch()
+            await until(pilot, lambda: "note: coordination.toml was changed after the supervisor" in drawn(app))
         await until(pilot, lambda: "NO SUPERVISOR" in drawn(app))
 
     driven(monitor(coordinator), steps)

@@ -152,6 +152,19 @@ def test_limits_warnings_and_losses_need_a_person_too() -> None:
     assert "note: no gates by default" in shown
 
 
+def test_what_only_files_can_tell_is_said_too() -> None:
+    """Settings that changed meanwhile, task files that were rejected or are not judged yet, a missing sandbox."""
+    made = asking()
+    guarded = {"running": True, "pid": 7, "guards": {"sandbox": "missing"}}
+    shown = text(seen(made, supervisor=guarded, warnings=["the settings changed"], pending=3, rejected=2), width=120)
+    assert (
+        "Supervisor: pid 7; no sandbox works here, `coord doctor`; task files not judged yet: 3; rejected: 2" in shown
+    )
+    assert "note: the settings changed" in shown
+    assert "no sandbox" not in text(seen(made))
+    assert "task files rejected: 2" in text(seen(made, supervisor=GONE, rejected=2))
+
+
 def test_the_queue_says_why_each_waits() -> None:
     """For a dependency, for a slot, for nobody."""
     made = world(A=spec(), B=spec(), C=spec(), D=spec(after=("A",)), E=spec(after=("nobody",)))
