@@ -383,6 +383,15 @@ class Coordinator:
             "version": __version__,
         }
 
+    def outdated(self, supervisor: Mapping[str, Any]) -> list[str]:
+        """Settings are read once: a gate that was added since guards nothing yet."""
+        settings = self.home.settings_file
+        if not supervisor["since"] or not settings.exists() or settings.stat().st_mtime <= supervisor["since"]:
+            return []
+        return [
+            f"{settings.name} was changed after the supervisor started; `coord stop`, then `coord start` applies it"
+        ]
+
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def transact(self, decide: Decide) -> State:

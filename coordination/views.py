@@ -206,7 +206,6 @@ def status(state: State, facts: Facts, policies: Policies, *, seq: int, supervis
     rows = [task_row(state, facts, policies, task) for task in tasks if not task.status.ended or task.live]
     lives = live_by_role(state)
     roles = sorted(facts.roles) if facts.roles else []
-    gates = facts.settings.gates.default
     return {
         "supervisor": supervisor,
         "seq": seq,
@@ -221,20 +220,30 @@ def status(state: State, facts: Facts, policies: Policies, *, seq: int, supervis
         ],
         "slots": {role: {"used": lives[role], "most": facts.slots(role)} for role in roles},
         "landing": [run.id for task in tasks for run in task.live if run.purpose is Purpose.LANDING],
-        "gates": list(gates),
+        "gates": list(facts.settings.gates.default),
         "gate_results": _gate_results(state),
-        "flaky": (flaky := _flaky(state)),
-        "warnings": [
-            *([facts.astray] if facts.astray else []),
-            *_losses(state),
-            *([] if gates else [_NO_GATES]),
-            *_doubts(flaky),
-        ],
+        "flaky": _flaky(state),
+        "warnings": warnings(state, facts),
         "cost_usd": round(state.money.spent_usd, 6),
         "money": _money(state, facts),
-        "limits": [_weather(name, account, facts) for name, account in sorted(state.accounts.items()) if account.kind],
+        "limits": limits(state, facts),
         "merged": state.merged,
     }
+
+
+def warnings(state: State, facts: Facts) -> list[str]:
+    """What a person should know although no task waits for him."""
+    return [
+        *([facts.astray] if facts.astray else []),
+        *_losses(state),
+        *([] if facts.settings.gates.default else [_NO_GATES]),
+        *_doubts(_flaky(state)),
+    ]
+
+
+def limits(state: State, facts: Facts) -> list[Row]:
+    """The accounts on which nothing starts now."""
+    return [_weather(name, account, facts) for name, account in sorted(state.accounts.items()) if account.kind]
 
 
 def _weather(name: str, account: Account, facts: Facts) -> Row:
@@ -251,20 +260,10 @@ def _weather(name: str, account: Account, facts: Facts) -> Row:
 
 
 def _money(state: State, facts: Facts) -> Row:
-    """What was spent and is promised, by day, role and model, under which caps; days are days of UTC.
-
-    ``a_merged_task`` is what a merged task cost on average, by role and model: its parts add up to the whole.
-    """
-    money, caps = state.money, facts.settings.money
+    """What was spent, and what a merged task cost on average, by role and model: its parts add up to the whole."""
     merged = [task for task in state.tasks.values() if task.status is Status.MERGED]
     usage = total(task.usage for task in merged)
-    return {
-        "spent_usd": round(money.spent_usd, 6),
-        "estimated": money.estimated,
-        "today_usd": round(money.spent_on(day_of(facts.now)), 6),
-        "promised_usd": round(money.promised(0.0), 6),
-        "by_role": {name: round(usd, 6) for name, usd in sorted(money.by_role.items())},
-        "by_model": {name: round(usd, 6) for name, usd in sorted(money.by_model.items())},
+    return spending(state, facts) | {
         "a_merged_task_usd": round(usage.cost_usd / len(merged), 6) if merged else None,
         "a_merged_task_estimated": usage.estimated,
         "a_merged_task": [
@@ -277,6 +276,19 @@ def _money(state: State, facts: Facts) -> Row:
             }
             for share in shares(merged)
         ],
+    }
+
+
+def spending(state: State, facts: Facts) -> Row:
+    """What was spent and is promised, by day, role and model, under which caps; days are days of UTC."""
+    money, caps = state.money, facts.settings.money
+    return {
+        "spent_usd": round(money.spent_usd, 6),
+        "estimated": money.estimated,
+        "today_usd": round(money.spent_on(day_of(facts.now)), 6),
+        "promised_usd": round(money.promised(0.0), 6),
+        "by_role": {name: round(usd, 6) for name, usd in sorted(money.by_role.items())},
+        "by_model": {name: round(usd, 6) for name, usd in sorted(money.by_model.items())},
         "caps": {"total_usd": caps.total_usd, "day_usd": caps.day_usd},
     }
 

@@ -16,12 +16,7 @@ if [ ${#rest[@]} -gt 0 ]; then
 fi
 prepare ""
 case $view in
-  --live)
-    say "The live view comes with a later version. These are the events as they happen; Ctrl-C ends the watching only."
-    exec "$COORD" -C "$repo" log --follow ${rest[@]+"${rest[@]}"}
-    ;;
-  --agents)
-    say "A view of the agents alone comes with a later version. This is the whole status, with what runs now."
-    ;;
+  --live) exec "$COORD" -C "$repo" monitor ${rest[@]+"${rest[@]}"} ;;
+  --agents) exec "$COORD" -C "$repo" monitor --agents ${rest[@]+"${rest[@]}"} ;;
 esac
 exec "$COORD" -C "$repo" status ${rest[@]+"${rest[@]}"}

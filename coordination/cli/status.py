@@ -47,16 +47,8 @@ def observed(coordinator: Coordinator) -> dict[str, Any]:
     rejected = coordinator.inbox.rejected_directory.glob("*.error.json")
     row["inbox"] = {"pending": len(coordinator.inbox.pending()), "rejected": sum(1 for _ in rejected)}
     row["inbox"]["directory"] = str(coordinator.inbox.directory)
-    row["warnings"] += _outdated(coordinator, supervisor)
+    row["warnings"] += coordinator.outdated(supervisor)
     return row
-
-
-def _outdated(coordinator: Coordinator, supervisor: dict[str, Any]) -> list[str]:
-    """Settings are read once: a gate that was added since guards nothing yet."""
-    settings = coordinator.home.settings_file
-    if not supervisor["since"] or not settings.exists() or settings.stat().st_mtime <= supervisor["since"]:
-        return []
-    return [f"{settings.name} was changed after the supervisor started; `coord stop`, then `coord start` applies it"]
 
 
 def _live(coordinator: Coordinator, run: Run, now: float) -> dict[str, Any]:

@@ -58,13 +58,13 @@ def _give_past(stage: Stage, tasks: int) -> None:
 
 
 def _watched(process: int, seconds: float) -> tuple[float, float]:
-    begun, before = time.monotonic(), _seconds(process)
+    begun, before = time.monotonic(), seconds_of(process)
     time.sleep(seconds)
-    used, taken = _seconds(process) - before, time.monotonic() - begun
-    return used / taken, _megabytes(process)
+    used, taken = seconds_of(process) - before, time.monotonic() - begun
+    return used / taken, megabytes(process)
 
 
-def _seconds(process: int) -> float:
+def seconds_of(process: int) -> float:
     """Processor time of its living threads, exactly, and of the children it waited for, in ticks."""
     threads = Path(f"/proc/{process}/task").glob("*/schedstat")
     own = sum(int(thread.read_text(encoding="utf-8").split()[0]) for thread in threads) / 1e9
@@ -72,6 +72,6 @@ def _seconds(process: int) -> float:
     return own + (int(fields[_CHILDREN_USER]) + int(fields[_CHILDREN_SYSTEM])) / os.sysconf("SC_CLK_TCK")
 
 
-def _megabytes(process: int) -> float:
+def megabytes(process: int) -> float:
     pages = int(Path(f"/proc/{process}/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -11,7 +11,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
-from tests.benchmarks import idleness, latency, lengths, makespan, overhead, planning, starts, syncs, tables, workspaces
+from tests.benchmarks import (
+    idleness,
+    latency,
+    lengths,
+    makespan,
+    monitoring,
+    overhead,
+    planning,
+    starts,
+    syncs,
+    tables,
+    workspaces,
+)
 from tests.benchmarks.measuring import OPERATIONS, OPERATIONS_MAX, Operation, Plan, measure, percentile
 from tests.benchmarks.peers import Peer
 from tests.benchmarks.peers.all import PEERS
@@ -33,11 +45,19 @@ from tests.benchmarks.targets import (
     PUBLISHES,
     PYTHON,
     RECYCLED,
+    REFRESH,
+    REFRESH_FEW,
     REPLAY,
     SCHEDULE,
+    SHOWN,
+    SHOWN_WORK,
     STARTS,
     SWITCHED,
     TARGETS,
+    TEXTUAL,
+    WATCHING,
+    WATCHING_AGENTS,
+    WATCHING_ALONE,
     WORKSPACE,
     Target,
 )
@@ -246,6 +266,32 @@ def _measure_starts(report: Report, say: Say) -> None:
         report.add(STARTS, starts.RUNS, PROCESSORS, per_second=starts.limit_per_second(report.options.directory))
 
 
+def _measure_monitoring(report: Report, say: Say) -> None:
+    if why := monitoring.missing():
+        report.missing["P20"] = why
+        return
+    options = report.options
+    tasks = min(options.operations, monitoring.TASKS)
+    agents = tasks * monitoring.AGENTS // monitoring.TASKS
+    starts, rest = min(tasks // 2, monitoring.STARTS), options.seconds * idleness.SECONDS_EACH
+    for _ in _rounds(report, say, WATCHING):
+        with monitoring.populated(options.directory, tasks, 0) as stage:
+            ours, theirs = monitoring.measure_starts(stage, starts)
+            beside, alone = monitoring.measure_rest(stage, rest)
+        report.add(SHOWN, 1, OURS, seconds=ours.seconds)
+        report.add(SHOWN, 1, TEXTUAL, seconds=theirs.seconds)
+        report.add(SHOWN_WORK, 1, OURS, seconds=ours.processor)
+        report.add(SHOWN_WORK, 1, TEXTUAL, seconds=theirs.processor)
+        report.add(WATCHING, 1, OURS, cores=beside.cores, megabytes=beside.megabytes)
+        report.add(WATCHING_ALONE, 1, OURS, cores=alone.cores, megabytes=alone.megabytes)
+        with monitoring.populated(options.directory, tasks, agents) as stage:
+            crowded = monitoring.measure_crowd(stage, rest)
+            report.add(REFRESH, 1, OURS, seconds=monitoring.measure_refresh(stage))
+        report.add(WATCHING_AGENTS, 1, OURS, cores=crowded.cores, megabytes=crowded.megabytes)
+        with monitoring.populated(options.directory, max(tasks // 100, 3), agents // 100) as stage:
+            report.add(REFRESH, 1, REFRESH_FEW, seconds=monitoring.measure_refresh(stage))
+
+
 def _left_out(peer: Peer, options: Options) -> str:
     named = {target.peer for target in options.targets}
     asked = peer.name in options.peers or (not options.peers and (not options.only or peer.name in named))
@@ -319,4 +365,5 @@ _OF_THE_WHOLE: Mapping[str, Callable[[Report, Say], None]] = {
     "P11": _measure_idleness,
     "P12": _measure_makespan,
     "P13": _measure_starts,
+    "P20": _measure_monitoring,
 }

@@ -33,6 +33,14 @@ SCHEDULE = "list schedule and start-up"
 STARTS = "one-shot runs asked for at once"
 ALL_TOGETHER = "all started together"
 PROCESSORS = "what the processors can do"
+SHOWN = "coord monitor, 10,000 tasks: first frame"
+SHOWN_WORK = "the same, processor time"
+TEXTUAL = "import textual.app"
+WATCHING = "idle monitor, 10,000 tasks"
+WATCHING_ALONE = "the same, supervisor killed"
+WATCHING_AGENTS = "the same, 1,000 agents on their screen"
+REFRESH = "a refresh, 10,000 tasks and 1,000 agents"
+REFRESH_FEW = "the same with a hundredth"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,4 +116,14 @@ TARGETS = (
     _rate("P13", STARTS, RUNS, PROCESSORS, 0.95),
     Target(goal="P14", operation="append", processes=8, figure="fairness", peer="", bound=0.8),
     _small("P14", "append", 8, "longest_ns", SQLite.name, 0.05),
+    _small("P20", SHOWN, 1, "seconds", "", 0.5),
+    _small("P20", SHOWN, 1, "seconds", TEXTUAL, 3.0, 2.0),
+    _small("P20", SHOWN_WORK, 1, "seconds", TEXTUAL, 3.0, 2.0),
+    _small("P20", WATCHING, 1, "cores", "", 0.02),
+    _small("P20", WATCHING, 1, "megabytes", "", 100.0),
+    _small("P20", WATCHING_ALONE, 1, "cores", "", 0.02),
+    _small("P20", WATCHING_AGENTS, 1, "cores", "", 0.02),
+    _small("P20", WATCHING_AGENTS, 1, "megabytes", "", 100.0),
+    _small("P20", REFRESH, 1, "seconds", "", 0.05),
+    _small("P20", REFRESH, 1, "seconds", REFRESH_FEW, 20.0),
 )

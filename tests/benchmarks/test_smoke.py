@@ -31,6 +31,7 @@ _EACH = 5  # operations of each process
 _PATIENT = ["--rounds", "1", "--seconds", "30", "--operations", str(_EACH), "--tasks", "200"]
 _TINY = ["--rounds", "1", "--seconds", "0.2", "--operations", str(_EACH)]
 _SUPERVISED = ("P7", "P8", "P11", "P12")
+_WATCHED = ("P20",)
 _TRACE = """
 1 access("/benchmark-begins", F_OK) = -1
 2 fdatasync(3) = 0
@@ -69,7 +70,7 @@ def test_a_peer_does_what_is_counted(peer: Peer, disk: Path) -> None:
 
 def test_every_benchmark_has_its_figures(disk: Path) -> None:
     """Each target has its row, with a ratio wherever the peer is there, and every length of log its figures."""
-    only = [name for name in NAMES if name not in ("syncs", *_SUPERVISED)]
+    only = [name for name in NAMES if name not in ("syncs", *_SUPERVISED, *_WATCHED)]
     table = _run([*_PATIENT, "--events", "60,600", "--only", ",".join(only), "--json", str(disk / "json")], disk)
     _check_rows(table, only)
     figures = _read(disk / "json")
@@ -81,6 +82,12 @@ def test_every_benchmark_has_its_figures(disk: Path) -> None:
 def test_every_benchmark_of_a_supervisor_has_its_figures(disk: Path) -> None:
     """The same where a supervisor runs: a few drops, runs of Claude Code, a second of rest, five tasks."""
     _check_rows(_run([*_TINY, "--only", ",".join(_SUPERVISED)], disk), _SUPERVISED)
+
+
+@pytest.mark.timeout(120)
+def test_the_benchmark_of_the_live_view_has_its_figures(disk: Path) -> None:
+    """Two starts, a second of rest with and without a supervisor, a few refreshes."""
+    _check_rows(_run([*_TINY, "--only", ",".join(_WATCHED)], disk), _WATCHED)
 
 
 def test_a_list_schedule_fills_every_slot_that_it_can() -> None:

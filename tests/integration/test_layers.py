@@ -51,6 +51,8 @@ def test_every_contract_is_kept() -> None:
         ("home-of-filelock", "inbox.py", "import filelock"),
         ("home-of-orjson", "context.py", "import orjson"),
         ("home-of-psutil", "worker.py", "import psutil"),
+        ("home-of-textual", "monitor/frames.py", "import rich.text"),
+        ("home-of-textual", "views.py", "import textual.app"),
         ("home-of-watchdog", "inbox.py", "import watchdog.events"),
         ("home-of-yaml", "settings.py", "import yaml"),
     ],

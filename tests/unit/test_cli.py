@@ -24,6 +24,7 @@ OPTIONS = {
     "init": [],
     "land": ["--dry-run", "--json", "--now", "--pr"],
     "log": ["--follow", "--json", "--since", "--task"],
+    "monitor": ["--agents", "--once"],
     "pause": ["--reason"],
     "reject": ["--reason"],
     "repair": ["--apply", "--json"],
@@ -87,7 +88,9 @@ def test_a_module_is_a_command() -> None:
 
 def test_help_does_not_wait_for_the_machinery() -> None:
     """Help, of all commands too, imports neither the log nor a backend nor git."""
-    heavy = "{'coordination.coordinator', 'coordination.log', 'coordination.workspaces', 'psutil', 'watchdog'}"
+    heavy = (
+        "{'coordination.coordinator', 'coordination.log', 'coordination.workspaces', 'psutil', 'textual', 'watchdog'}"
+    )
     asked = f"import sys; from coordination.cli import run; run(['--help']); print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.splitlines()[-1] == "set()"
