@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,27 +10,9 @@ from typing import Any
 
 import click
 
-# Whole escape sequences first (CSI; then OSC, DCS, APC, PM and SOS with their text; then the two-byte ones), in their
-# 7-bit and 8-bit forms; then every control character that is left, and what overrides the direction of text.
-_ESCAPES = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
-    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"
-    r"|\x1b[ -/]*[0-~]?"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]"
-)
-_BREAKS = re.compile(r"\s*[\n\t\u2028\u2029]\s*")
+from coordination.plain import line, plain
 
-
-def plain(text: str) -> str:
-    """Text of others without anything that would steer a terminal; line ends and tabs stay."""
-    printable = text.encode("utf-8", "backslashreplace").decode()
-    return _ESCAPES.sub("", printable.replace("\r\n", "\n"))
-
-
-def line(text: str, width: int = 0) -> str:
-    """The same on one line, cut to ``width`` signs (0: not cut)."""
-    joined = _BREAKS.sub(" ", plain(text)).strip()
-    return joined if not width or len(joined) <= width else f"{joined[: max(width - 1, 0)]}…"
+__all__ = ["dollars", "emit", "line", "note", "plain", "say", "seconds", "table", "tell"]
 
 
 def say(text: str = "", *, whole: bool = False) -> None:

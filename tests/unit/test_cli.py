@@ -26,6 +26,7 @@ OPTIONS = {
     "reject": ["--reason"],
     "repair": ["--apply", "--json"],
     "replay": ["--at", "--json", "--repair", "--verify"],
+    "report": ["--json", "--out", "--since"],
     "resume": [],
     "retry": [],
     "roles": ["--json"],
