@@ -20,6 +20,7 @@ CONTEXT = click.Context(cli.group)
 OPTIONS = {
     "approve": [],
     "cancel": ["--reason"],
+    "completion": [],
     "init": [],
     "log": ["--follow", "--json", "--since", "--task"],
     "pause": ["--reason"],
@@ -30,6 +31,7 @@ OPTIONS = {
     "resume": [],
     "retry": [],
     "roles": ["--json"],
+    "service": [],
     "show": ["--json"],
     "start": ["--foreground", "--no-wait", "--once"],
     "status": ["--json"],
