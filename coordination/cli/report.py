@@ -13,7 +13,9 @@ import click
 from coordination.cli._command import json_option, verb
 from coordination.cli._session import Session
 from coordination.cli._terminal import emit, say
+from coordination.environment import secrets
 from coordination.errors import NotFound, Refused, UsageError
+from coordination.plain import redacted
 
 if TYPE_CHECKING:
     from coordination.coordinator import Coordinator
@@ -52,7 +54,7 @@ def command(session: Session, since: str | None, out: Path | None, as_json: bool
         name = coordinator.home.repository.root.name
         text = report.page(found, name=name, made_at=now, version=__version__)
         path = _place(coordinator, out, now)
-        _write(path, text)
+        _write(path, redacted(text, secrets(session.environment, coordinator.settings.environment.passed)))
         if not as_json:
             say(str(path), whole=True)
             return

@@ -30,6 +30,7 @@ from coordination.planning.plan import plan
 from coordination.supervisor.acting import Actor
 from coordination.supervisor.children import Children
 from coordination.supervisor.observing import Observer
+from coordination.supervisor.telling import Teller
 from coordination.supervisor.wakeups import Wakeups
 
 Mark = Callable[[str], None]
@@ -71,6 +72,7 @@ class Supervisor:
         self._children = Children(self._wake)
         self._observer = Observer(coordinator, self._children, self._mark)
         self._actor = Actor(coordinator, self._children, self._mark)
+        self._teller = Teller(coordinator, self._children)
         self._signals = 0
         self._wakeups: Wakeups | None = None
         self._noted: tuple[int, float] = (-1, 0.0)
@@ -139,6 +141,7 @@ class Supervisor:
             self._receipts(receipt)
         self._mark("recovered")
         self._guards = {"sandbox": self._sandbox(), "limited": confinement.works()}
+        self._teller.tend()
 
     def _sandbox(self) -> str:
         """Whether agents' commands run in a sandbox: "works", "missing", "off", or "" where no backend has one."""
@@ -156,6 +159,7 @@ class Supervisor:
         self._snapshot(force=True)
         self._note(force=True)
         self._tell()
+        self._teller.finish()
         return state
 
     def _turned(self) -> bool:
@@ -289,6 +293,7 @@ class Supervisor:
     def _rest(self) -> None:
         self._snapshot()
         self._note()
+        self._teller.tend()
         poll = self.coordinator.settings.supervisor.poll_seconds
         runs = self.coordinator.store.state.live_runs()
         self._tidy(running=bool(runs))

@@ -23,6 +23,7 @@ OPTIONS = {
     "completion": [],
     "init": [],
     "log": ["--follow", "--json", "--since", "--task"],
+    "notify": ["--test"],
     "pause": ["--reason"],
     "reject": ["--reason"],
     "repair": ["--apply", "--json"],
