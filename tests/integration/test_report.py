@@ -15,6 +15,11 @@ from typing import Any
 import pytest
 
 from coordination.cli import run
+from coordination.coordinator import locate
+from coordination.log import file as file_log
+from coordination.model.state import Core
+from coordination.store import SnapshotDirectory, Store
+from coordination.testing import histories
 
 BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
@@ -147,6 +152,42 @@ def test_settings_that_cannot_be_read_are_told(coord: Coord) -> None:
     (coord.state / "coordination.toml").write_text("[monny]\n")
     coord("report", code=2)
     assert "monny" in coord.told
+
+
+def test_a_key_that_an_agent_wrote_down_is_not_passed_on(
+    coord: Coord, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of the keys that are set here no value stands on the page."""
+    coord.submit("leaky", script(ending="failed", reason="tried sk-ant-a-real-key"), "sk-ant-a-real-key in the title")
+    coord("start", "--foreground", "--once", code=1)
+    assert "sk-ant-a-real-key" in json.loads(coord("show", "leaky", "--json"))["title"]
+    coord("report", "--out", str(tmp_path / "before.html"))
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-a-real-key")
+    coord("report", "--out", str(tmp_path / "after.html"))
+    assert "sk-ant-a-real-key" in (tmp_path / "before.html").read_text()
+    assert "sk-ant-a-real-key" not in (tmp_path / "after.html").read_text()
+    assert "[redacted] in the title" in (tmp_path / "after.html").read_text()
+
+
+def test_what_was_taken_away_is_said(coord: Coord) -> None:
+    """Of a log whose oldest segments were moved away the rest is shown, from the snapshot that stands for them."""
+    home = locate(coord.root)
+    log = file_log.FileLog(home.log, segment_bytes=1)  # every batch begins a segment
+    snapshots = SnapshotDirectory(home.state / "snapshots")
+    store = Store(log, Core(), snapshots, now=lambda: histories.EPOCH)
+    for number, (_, batch) in enumerate(histories.batches(60, 6)):
+        store.transact(lambda _, batch=batch: batch)  # type: ignore[misc]
+        if number == 20:
+            store.snapshot()
+    whole = json.loads(coord("report", "--json"))
+    for segment in sorted(home.log.glob("*.jsonl"))[:15]:
+        segment.unlink()
+    found = json.loads(coord("report", "--json"))
+    assert found["window"]["taken_away"] == 21
+    assert found["status"] == whole["status"]
+    assert found["totals"]["submitted"] < whole["totals"]["submitted"] == 6
+    page = Path(coord("report").strip()).read_text()
+    assert "The log up to batch 21 was taken away" in page
 
 
 # ---- in a browser ----------------------------------------------------------------------------------------------------
