@@ -212,6 +212,28 @@ def test_what_was_not_told_when_everything_was_killed_is_told_later(place: Place
         until(lambda: not locks.held(lock))
 
 
+def test_the_death_of_a_worker_is_not_the_death_of_who_tells_of_it(place: Place) -> None:
+    """What a dead worker leaves is killed; the process that tells is nobody's orphan, and tells."""
+    with receiver() as server:
+        place.configure(f'webhook = "{server.url}"\n')
+        place.submit("long", write={"new.txt": "new\n"}, sleep_seconds=50)
+        teller, worker = place.state / "locks" / "notifier.lock", place.state / "runs" / "long.1.work" / "worker.lock"
+        with place.process("start", "--foreground") as process:
+            try:
+                telling = until(lambda: locks.holder(teller) if locks.held(teller) else None)
+                working = until(lambda: locks.holder(worker) if worker.exists() and locks.held(worker) else None)
+                psutil.Process(working.pid).kill()
+                until(lambda: '"crashed"' in place.finished("show", "long.1.work", "--json"))
+                place.submit("next", "search", report="There.")
+                until(lambda: ("done", "next") in of(server.messages))
+                assert locks.holder(teller) == telling
+                assert locks.held(teller)
+                assert psutil.pid_exists(telling.pid)
+            finally:
+                place.finished("stop", "--force")
+                process.communicate(timeout=30)
+
+
 def test_one_message_can_be_tried(place: Place) -> None:
     """--test says whether it arrived; without anybody to tell, or of the wrong form, it is refused."""
     assert "names neither a command nor a webhook" in place.finished("notify", "--test", code=4)

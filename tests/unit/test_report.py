@@ -305,6 +305,7 @@ def test_what_a_damaged_log_left_aside_is_not_counted() -> None:
     made.transact([e.BatchLost(tasks=("Z",), evidence="lost/7", reason="a bit")])
     stray = Outcome(ending=Ending.SUCCEEDED, **spent(99.0))
     made.transact([e.RunEnded(task="A", run="A.77.work", outcome=stray), e.TaskMerged(task="Z", commit="c", merge="m")])
+    made.transact([e.RunEnded(task="C", run="C.1.work", outcome=stray)])  # it has ended before, and cost less
     found, state = gathered(records_of(made), made.facts)
     assert found["totals"]["spent_usd"] == pytest.approx(state.money.spent_usd)
     assert found["totals"]["spent_usd"] < 99.0
@@ -323,7 +324,7 @@ def test_ten_thousand_tasks_are_a_page_that_opens() -> None:
     text = report.page(found, name="shop", made_at=EPOCH, version="0")
     assert len(state.tasks) == 10_000
     assert len(text.encode()) < 5_000_000
-    assert sum(len(lane["bars"]) for lane in found["timeline"]["lanes"]) <= figures.BARS_MAX
+    assert sum(len(lane["bars"]) for lane in found["timeline"]["lanes"]) <= 3_000
     landed = found["landed"]["merged"]
     assert (landed["tasks"], landed["more"]) == (state.merged, state.merged - figures.LANDED_MAX)
     page = Page(text)
