@@ -89,6 +89,7 @@ class Chronicle:
     remedies: Counter[tuple[str, str]] = field(default_factory=Counter)  # (kind of ending, what was done) -> how often
     samples: list[tuple[float, Counter[str]]] = field(default_factory=list)
     bands: list[Band] = field(default_factory=list)
+    _lasting: dict[str, Band] = field(default_factory=dict)  # by account; "": a pause of everything
     _core: Core = field(default_factory=Core)
     _clock: float = float("-inf")
     _step: float = 1.0
@@ -140,7 +141,7 @@ class Chronicle:
         self._next = start
         self._see_weather(state, start)
         if state.paused:
-            self.bands.append(Band(kind="paused", said="by a person", start=start))
+            self._see("", "paused", "since before", start)
 
     def _sample(self, state: State, at: float) -> None:
         self.samples.append((at, tally(state, self.facts, at)))
@@ -164,10 +165,12 @@ class Chronicle:
                 self._answer(task.id, "a person decides")
             case e.TaskApproved(evidence=evidence) if task is not None:
                 self._answer(task.id, "a person decided" if evidence.reviewer == "person" else "went on without it")
-            case e.CoordinationPaused() | e.BatchLost():
-                self._pause(at)
+            case e.CoordinationPaused(reason=reason):
+                self._see("", "paused", reason or "by a person", at)
+            case e.BatchLost():
+                self._see("", "paused", "a part of the log is lost", at)
             case e.CoordinationResumed():
-                self._close_band("paused", at)
+                self._see("", "", "", at)
                 self._see_weather(state, at)
         if isinstance(event, _ENDS) and task is not None and before is not None:
             self._note_arrival(before, task, at)
@@ -205,26 +208,19 @@ class Chronicle:
 
     # -- times in which nothing started ------------------------------------------------------------------------------
 
-    def _pause(self, at: float) -> None:
-        if not self._open_bands("paused"):
-            self.bands.append(Band(kind="paused", said="by a person", start=at))
-
     def _see_weather(self, state: State, at: float) -> None:
         for name, account in state.accounts.items():
-            what = f"{account.kind} of {name}"
-            for band in self._open_bands(""):
-                if band.kind.endswith(f" of {name}") and band.kind != what:
-                    band.end = at
-            if account.kind and not self._open_bands(what):
-                self.bands.append(Band(kind=what, said=account.said, start=at))
+            self._see(name, f"{account.kind} of {name}" if account.kind else "", account.said, at)
 
-    def _close_band(self, kind: str, at: float) -> None:
-        for band in self._open_bands(kind):
-            band.end = at
-
-    def _open_bands(self, kind: str) -> list[Band]:
-        # the newest ones only: whatever began before them has ended
-        return [band for band in self.bands[-8:] if band.end is None and kind in ("", band.kind)]
+    def _see(self, what: str, kind: str, said: str, at: float) -> None:
+        """From now on that is in the way, or (kind "") nothing is."""
+        known = self._lasting.get(what)
+        if known is not None and known.kind != kind:
+            known.end = at
+            del self._lasting[what]
+        if kind and what not in self._lasting:
+            self._lasting[what] = Band(kind=kind, said=said, start=at)
+            self.bands.append(self._lasting[what])
 
 
 def named(run: Run) -> tuple[str, str]:

@@ -333,6 +333,35 @@ def test_ten_thousand_tasks_are_a_page_that_opens() -> None:
     assert "are drawn together with their neighbours" in page.text
 
 
+def test_times_in_which_nothing_started_begin_and_end() -> None:
+    """A limit lasts until a run gets through, a pause until somebody resumes, however much happens meanwhile."""
+    made = World(facts=facts(Settings()))
+    made.ask(lambda state: commands.pause(state, None, "for the night"))
+    for number in range(12):
+        made.submit(f"s{number}", TaskSpec(prompt="p", title="It", kind=Kind.SEARCH))
+    made.wait(60.0)
+    made.ask(lambda state: commands.resume(state, None))
+    made.decide()
+    made.end("s0", Outcome(ending=Ending.LIMITED, code="overloaded_error", reason="too much"))
+    made.end("s1", Outcome(ending=Ending.SUCCEEDED, report="There."))  # it was served before
+    made.wait(600.0)
+    (probe,) = made.state.live_runs()
+    made.end(probe.task, Outcome(ending=Ending.SUCCEEDED, report="There."))
+    made.ask(lambda state: commands.pause(state, None))
+    found, _ = gathered(records_of(made), made.facts)
+    bands = [
+        (band["kind"], band["said"], band["start"] - EPOCH, band["end"]) for band in found["timeline"]["bands"]["rows"]
+    ]
+    assert bands == [
+        ("paused", "for the night", 0.0, EPOCH + 60.0),
+        ("overloaded of claude", "too much", 60.0, EPOCH + 660.0),
+        ("paused", "by a person", 660.0, None),
+    ]
+    chronicle, later = folded(records_of(made), made.facts, since_time=EPOCH + 30.0)
+    assert later.paused
+    assert (chronicle.bands[0].kind, chronicle.bands[0].start) == ("paused", EPOCH + 30.0)
+
+
 # ---- its parts -------------------------------------------------------------------------------------------------------
 
 
