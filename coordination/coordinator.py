@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from coordination import __version__, context, files, filesystem, locks, repair, roles, shipped
+from coordination import __version__, context, files, filesystem, locks, repair, roles, shipped, temporary
 from coordination import log as logs
 from coordination import settings as settings_
 from coordination.env import REAL
@@ -37,6 +37,7 @@ from coordination.policy import shipped as shipped_policies
 from coordination.settings import Settings
 from coordination.store import Moment, Progress, SnapshotDirectory, Store, digest, replay
 from coordination.workspaces import Repository, Workspaces, discover
+from coordination.workspaces.upkeep import Upkeep
 
 STATE_DIRECTORY = ".coordination"
 _DIRECTORIES = (
@@ -47,6 +48,7 @@ _DIRECTORIES = (
     "sessions",
     "agent_workspaces",
     "scratch",
+    "cache",
     "roles",
     "shared_context",
 )
@@ -167,7 +169,6 @@ class Coordinator:
         self.home = home
         self._ours = ours  # a process of ours, which others may kill when it was stopped while it keeps them waiting
         self.now = now
-        self.workspaces = Workspaces(home.repository.common, home.state)
         self._read_at = lru_cache(REMEMBERED_MAX)(self._read)  # what is in a commit stays as it is
         self.policies: Policies = shipped_policies()
         if not home.state.is_dir():
@@ -180,6 +181,14 @@ class Coordinator:
             if vouches(home.log / PAGE, REAL):
                 raise examination.hopeless(home.log, "every segment is missing, but there was a log: its page is there")
             raise Refused(f"{home.state} has no log yet: run `coord init` first")
+
+    @cached_property
+    def workspaces(self) -> Upkeep:
+        """The worktrees of runs, and git. What set-up lends them is known as far as the settings can be read."""
+        private: tuple[str, ...] = ()
+        with contextlib.suppress(SettingsError, OSError):
+            private = (*self.settings.setup.copy, *self.settings.setup.keep)
+        return Upkeep(self.home.repository.common, self.home.state, private=private)
 
     @cached_property
     def store(self) -> Store[State]:
@@ -222,6 +231,22 @@ class Coordinator:
         if "signed_in" not in observed:
             observed["signed_in"] = self.supervisor()["signed_in"]
         return Facts(now=self.now(), settings=self.settings, roles=self.roles, **observed)
+
+    def merges(self) -> dict[str, str]:
+        """The merges that the log knows to have landed, each with its task; those of newer batches later."""
+        landed = [task for task in self.store.state.tasks.values() if task.merge]
+        return {task.merge: task.id for task in sorted(landed, key=lambda task: task.changed_at)}
+
+    def observed(self, **observed: Any) -> Facts:
+        """The facts with how the integration branch stands. To be asked after ``state``."""
+        git = self.settings.git
+        if not self.store.state.integration:
+            return self.facts(**observed)  # not made yet
+        standing = self.workspaces.standing(git.integration, git.target, self.merges())
+        astray = standing.astray or self.workspaces.elsewhere(git.integration)
+        if standing.again:
+            astray = f"branch {git.integration} is gone; `coord start` makes it again with all that has landed"
+        return self.facts(integration=standing.head, astray=astray, **observed)
 
     def history(self, since: int = 0, task: str = "") -> Iterator[dict[str, Any]]:
         """Events after batch ``since`` as flat objects; what is not proven durable is labelled ``unproven``."""
@@ -332,6 +357,7 @@ class Coordinator:
         """Remove what workers that were killed left of their homes and temporary files. Only while no run is live."""
         for path in (self.home.state / "scratch").glob("*"):
             with contextlib.suppress(OSError):  # its worker removes it just now; or it must wait for another time
+                temporary.clear(str(self.run_directory(path.name)))  # first: the other is how we know of it
                 self.workspaces.discard(path)
 
     def clear_phantoms(self) -> None:

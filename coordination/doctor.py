@@ -6,6 +6,7 @@ started with all of our arguments (and never asked anything, so that it costs no
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from coordination import confinement, environment, files, filesystem, workspaces
+from coordination import confinement, environment, files, filesystem, sandbox, workspaces
 from coordination.agents.claude import find_binary, probing, sandbox_works
 from coordination.coordinator import Coordinator, Home, initialise
 from coordination.env import REAL
@@ -154,6 +155,33 @@ def _sandbox(patient: Patient) -> Iterator[Check]:
     )
 
 
+def _gate_sandbox(patient: Patient) -> Iterator[Check]:
+    program = sandbox.find(patient.path)
+    yield Check(
+        name="sandbox of gates",
+        state="ok" if program else "weaker",
+        found=f"works ({program})" if program else "does not work: gates run with all that you may do, but no keys",
+        advice="" if program else "install bubblewrap, and allow unprivileged user namespaces",
+    )
+
+
+def _number_of_user() -> int:
+    return os.getuid()
+
+
+def _user(patient: Patient) -> Iterator[Check]:
+    del patient
+    root = _number_of_user() == 0
+    yield Check(
+        name="user",
+        state="weaker" if root else "ok",
+        found="root: from its sandbox an agent's shell can change settings of the kernel, and so what runs outside"
+        if root
+        else "not root",
+        advice="run it as an ordinary user, or in a machine of its own" if root else "",
+    )
+
+
 def _limits(patient: Patient) -> Iterator[Check]:
     del patient
     limited = confinement.works()
@@ -253,6 +281,8 @@ _LOOKS: dict[str, Looks] = {
     "claude": _claude,
     "login": _login,
     "sandbox": _sandbox,
+    "sandbox of gates": _gate_sandbox,
+    "user": _user,
     "limits of a run": _limits,
     "filesystem": _filesystem,
     "disk": _disk,

@@ -13,6 +13,7 @@
     ├── LogDamaged                       5   where, and what to run
     ├── Conflict                             the log's head moved: decide again (never reaches a person)
     ├── Rejected                             a task file that is not accepted, with the reason
+    ├── SetUpFailed                          a workspace could not be made ready, as [setup] says
     └── GitFailed                            a git call that exited non-zero
 
 Every error carries its data as attributes; the message is for people and is never parsed.
@@ -101,6 +102,10 @@ class Rejected(CoordinationError):
         self.field = field
         self.expected = expected
         self.found = found
+
+
+class SetUpFailed(CoordinationError):
+    """A workspace could not be made ready: says by what, with the end of what it printed."""
 
 
 class GitFailed(CoordinationError):

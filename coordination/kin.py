@@ -1,4 +1,4 @@
-"""Who descends from this process? Also those who fled into another session and cleared their environment.
+"""Who descends from this process, and from whom does it? Also those who fled and cleared their environment.
 
 A process of ours may ask to be given the orphans among its descendants (PR_SET_CHILD_SUBREAPER, see prctl(2)): then
 whatever was started below it stays below it, whatever it calls itself, and becomes its child when its parent dies. So
@@ -19,6 +19,7 @@ from pathlib import Path
 _SET_SUBREAPER, _GET_SUBREAPER = 36, 37
 _SECONDS_MAX = 5.0
 _LOOK_SECONDS = 0.005
+_LOOKS_MAX = 1000
 _PARENT_FIELD = 1  # of /proc/PID/stat, behind the command's name
 
 
@@ -62,6 +63,40 @@ def children() -> list[int]:
             if fields[_PARENT_FIELD] == me:
                 found.append(int(entry.parts[2]))
     return found
+
+
+def carried_above(name: str) -> str:
+    """What our nearest ancestor with that variable in its environment carries there; "" when none has it.
+
+    The environment is the one a process was started with: whoever was started by it may have cleared its own. An
+    ancestor that ends while it is looked at gives us another parent, so then all of it is looked at again.
+    """
+    for _ in range(_LOOKS_MAX):
+        with contextlib.suppress(ProcessLookupError):
+            return _carried_above(name)
+    return "?"  # nobody's ancestors die so often by chance
+
+
+def _carried_above(name: str) -> str:
+    number = os.getppid()
+    while number > 0:
+        with contextlib.suppress(PermissionError):  # of another user: neither ours nor a run's
+            for entry in _of_process(number, "environ").split(b"\0"):
+                if entry.startswith(os.fsencode(name) + b"="):
+                    return os.fsdecode(entry.partition(b"=")[2])
+        stat = _of_process(number, "stat").decode(errors="replace")
+        number = int(stat.rpartition(")")[2].split()[_PARENT_FIELD]) if stat else 0
+    return ""
+
+
+def _of_process(number: int, file: str) -> bytes:
+    """What the system tells of a process, if anything. Raises ProcessLookupError, PermissionError."""
+    try:
+        return Path(f"/proc/{number}/{file}").read_bytes()
+    except FileNotFoundError:
+        with contextlib.suppress(PermissionError):
+            os.kill(number, 0)  # there, and hidden from us, or on a system without such files; or gone
+        return b""
 
 
 def _prctl(option: int, argument: int) -> int:

@@ -45,13 +45,32 @@ class Gate(Section, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     timeout_seconds: Positive = 600.0
     network: bool = False
+    cache: bool = True  # whether a pass counts for another commit with the same files
 
 
 class Gates(Section, frozen=True, kw_only=True):
     """Gates by name, and which of them run when a task names none."""
 
     default: tuple[str, ...] = ()
+    reruns: WholeNumber = 1  # how often a gate that fails is run again
+    cache: bool = True  # whether passes are kept at all
     named: dict[str, Gate] = {}
+
+
+class Setup(Section, frozen=True, kw_only=True):
+    """What is done in a fresh workspace before anybody works or judges there."""
+
+    commands: tuple[tuple[str, ...], ...] = ()
+    copy: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    network: bool = False
+    timeout_seconds: Positive = 600.0  # of each command
+
+    @property
+    def most_seconds(self) -> float:
+        """What all commands may take together."""
+        return self.timeout_seconds * len(self.commands)
 
 
 class LimitSettings(Section, frozen=True, kw_only=True):
@@ -65,18 +84,52 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     returns_max: Count = 3
 
 
+PROTECTED_BY_DEFAULT = "@default"
+"""Stands in ``review.protected`` for PROTECTED_DEFAULT."""
+
+PROTECTED_DEFAULT = (
+    # what runs on the servers of others, with their secrets
+    *(".github/workflows/", ".github/actions/", ".github/dependabot.yml", ".gitlab-ci.yml", ".gitlab/", ".circleci/"),
+    *(".buildkite/", ".drone.yml", ".travis.yml", ".woodpecker.yml", ".woodpecker/", "Jenkinsfile", "appveyor.yml"),
+    *("azure-pipelines.yml", "bitbucket-pipelines.yml", ".forgejo/", ".gitea/"),
+    # who may let what pass
+    *("CODEOWNERS", "coordination.toml", ".coordination/"),
+    # what runs on the machine of whoever checks it out, and what tells agents what to do
+    *(".husky/", ".githooks/", "/.hooks/", ".pre-commit-config.yaml", "lefthook.yml", ".gitattributes", ".gitmodules"),
+    *(".claude/", ".mcp.json", "CLAUDE.md", "AGENTS.md", ".devcontainer/", ".vscode/tasks.json", ".envrc"),
+    # secrets
+    *(".env", ".env.*", "!.env.example", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "id_rsa"),
+    *("id_ed25519", "id_ecdsa", ".npmrc", ".pypirc", ".netrc", ".git-credentials", "/secrets/"),
+    # whose code is taken in
+    *("package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb", "deno.lock"),
+    *("poetry.lock", "uv.lock", "pdm.lock", "Pipfile.lock", "conda-lock.yml", "Cargo.lock", "go.sum", "Gemfile.lock"),
+    *("composer.lock", "mix.lock", "pubspec.lock", "Podfile.lock", "packages.lock.json", "gradle.lockfile"),
+    *("flake.lock", "MODULE.bazel.lock"),
+)
+"""Files that a person alone lets through unless settings say otherwise; see ``model.protection`` for how it is read."""
+
+
 class Review(Section, frozen=True, kw_only=True):
-    """When Red looks."""
+    """When Red looks, and what a person alone lets through."""
 
     small_lines: WholeNumber = (
         20  # auto: a commit of at most this many changed lines whose gates passed is not reviewed
     )
+    kinds: tuple[Literal["implement", "fix", "refactor", "test", "document"], ...] = ()  # auto: always reviewed
+    protected: tuple[str, ...] = (PROTECTED_BY_DEFAULT,)
+    protected_by: Literal["person", "review"] = "person"
 
 
 class Priority(Section, frozen=True, kw_only=True):
     """Order of the queue."""
 
     ageing_per_minute: NotNegative = 1.0
+
+
+class Landing(Section, frozen=True, kw_only=True):
+    """How approved work gets onto the integration branch."""
+
+    batch_max: Count = 16  # as many are merged and tested together
 
 
 class Retry(Section, frozen=True, kw_only=True):
@@ -119,6 +172,23 @@ class Agents(Section, frozen=True, kw_only=True):
     file_gib: NotNegative = 16.0
 
 
+class Workspaces(Section, frozen=True, kw_only=True):
+    """Where runs work."""
+
+    pool: WholeNumber = 2  # trees of workspaces that were taken down, kept for new ones
+    pool_gib: NotNegative = 4.0
+    pool_files_min: WholeNumber = 2000  # a smaller tree is made as quickly as it is recycled
+
+
+class Keep(Section, frozen=True, kw_only=True):
+    """How long what ended tasks left is kept."""
+
+    days: NotNegative = 14.0  # workspaces, sessions, transcripts, branches that landed; after the task ended
+    gib: NotNegative = 20.0  # of workspaces, sessions and transcripts; beyond it the oldest go sooner; 0: no limit
+    preserved_days: NotNegative = 90.0  # what is nowhere else; after that only if a person says so
+    by_itself: bool = True  # whether a supervisor at rest lets go of what is safe to let go
+
+
 class RoleSettings(Section, frozen=True, kw_only=True):
     """Overrides for one role."""
 
@@ -152,13 +222,17 @@ class Settings(Section, frozen=True, kw_only=True):
 
     git: Git = Git()
     gates: Gates = Gates()
+    setup: Setup = Setup()
     limits: LimitSettings = LimitSettings()
     review: Review = Review()
     priority: Priority = Priority()
+    landing: Landing = Landing()
     retry: Retry = Retry()
     money: MoneySettings = MoneySettings()
     supervisor: Supervisor = Supervisor()
     agents: Agents = Agents()
+    workspaces: Workspaces = Workspaces()
+    keep: Keep = Keep()
     roles: dict[str, RoleSettings] = {}
     environment: Environment = Environment()
     notify: Notify = Notify()
@@ -177,8 +251,7 @@ DEFAULT_TEXT = f"""\
 #gate_slots = 2
 
 [git]
-# Your branch: work starts from it and takes in what it gains. It is never touched; merge the integration branch
-# into it when you like.
+# Your branch: work starts from it and takes in what it gains. Only `coord land` ever moves it, to what has landed.
 target = {TARGET}
 # Where approved work lands first; made from the target at the first start.
 #integration = "coordination/integration"
@@ -188,13 +261,32 @@ target = {TARGET}
 [gates]
 # Which gates run for a task that names none. Without any, a person or a reviewer is the only judge.
 #default = []
+# How often a gate that fails is run again, from a clean checkout. One that passes then counts as passed and is shown
+# as flaky, with what it printed when it failed.
+#reruns = 1
+# A gate that passed is not run again on the same files (another commit, or the merge, may have them).
+#cache = true
 # unit = "python -m pytest -q"
 # types = ["python", "-m", "mypy", "--strict", "src"]
-# A gate with a time limit, or one that needs the network:
+# A gate with a time limit, one that needs the network, or one that looks at more than the files:
 # [gates.integration]
 # command = "make integration"
 # timeout_seconds = 600.0
 # network = false
+# cache = true
+
+# What is done in a fresh workspace before an agent, a reviewer or a gate gets it. It runs like a gate: in a sandbox,
+# without credentials, and without the network unless it is allowed here.
+[setup]
+# commands = ["npm ci", "python -m venv .venv"]
+# Files of your own checkout that git does not track. They are never committed and never kept.
+# copy = [".env"]
+# Directories that the commands make. They are kept, and given to workspaces in which these files are the same.
+# keep = ["node_modules", ".venv"]
+# key = ["package-lock.json"]
+#network = false
+# For each command.
+#timeout_seconds = 600.0
 
 # What a task may use unless its file says otherwise.
 [limits]
@@ -209,10 +301,22 @@ target = {TARGET}
 [review]
 # Commits of at most this many changed lines whose gates passed are not reviewed (tasks with review = "auto").
 #small_lines = 20
+# Kinds of tasks whose commits are always reviewed then: implement, fix, refactor, test, document.
+#kinds = []
+# Files that need more than gates, whatever the task says, by patterns like those of .gitignore. "@default" stands for
+# CI workflows, secrets, lock files, hooks, CODEOWNERS and the like (docs/review.md has the list); "!pattern" takes
+# something out again: ["@default", "!package-lock.json", "infra/"].
+#protected = ["@default"]
+# person: such a commit waits for `coord approve`. review: Red's approval is enough.
+#protected_by = "person"
 
 [priority]
 # A waiting task gains this much priority a minute, so nothing waits for ever.
 #ageing_per_minute = 1.0
+
+[landing]
+# As many approved tasks are merged together and tested once; if that fails, whoever breaks the gates is searched for.
+#batch_max = 16
 
 [retry]
 # How long a failed task waits before it is tried again; doubles each time up to the most.
@@ -255,6 +359,24 @@ target = {TARGET}
 #memory_gib = 8.0
 #processes_max = 2000
 #file_gib = 16.0
+
+[workspaces]
+# How many checked out trees of workspaces that were taken down are kept, so that the next ones need not be made from
+# nothing, and how much room they may take; 0 trees is none. Trees of fewer files are made as quickly as recycled.
+#pool = 2
+#pool_gib = 4.0
+#pool_files_min = 2000
+
+# How long what ended tasks left is kept; see docs/keeping.md. What is unmerged, or of a task that has not ended, stays.
+[keep]
+# Workspaces, sessions and transcripts, and branches that have landed.
+#days = 14.0
+# Beyond so many GiB of workspaces, sessions and transcripts the oldest go sooner; 0 is no limit.
+#gib = 20.0
+# What is kept under a ref and is nowhere else goes after so many days only if you say so: coord gc --apply --forget.
+#preserved_days = 90.0
+# A supervisor at rest lets go of workspaces of landed tasks, and of old transcripts and sessions.
+#by_itself = true
 
 # Overrides for a role, one table each.
 # [roles.blue]
@@ -312,7 +434,9 @@ def is_ref_name(text: str) -> bool:
 
 
 _GATE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_GATE_KEYS = ("command", "timeout_seconds", "network")
+_GATE_KEYS = ("command", "timeout_seconds", "network", "cache")
+_GATES_KEYS = ("default", "reruns", "cache")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHELL_WORD = re.compile(r"(?:&&|\|\|?|;|&|\d*>>?(?:&\d)?|<<?)|[^\s;]+;")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -339,13 +463,14 @@ class _Reader:
 
     def settings(self, text: str) -> Settings:
         table = self._toml(text)
-        gates = self._gates(table.pop("gates", {}))
+        gates, setup = self._gates(table.pop("gates", {})), self._setup(table.pop("setup", {}))
         roles = self._table(table.pop("roles", {}), "roles")
         overrides = {name: self._section(value, RoleSettings, f"roles.{name}") for name, value in roles.items()}
         settings = self._section(table, Settings, "")
-        settings = msgspec.structs.replace(settings, gates=gates, roles=overrides)
+        settings = msgspec.structs.replace(settings, gates=gates, setup=setup, roles=overrides)
         self._check_branches(settings.git)
         self._check_environment(settings.environment.passed)
+        self._check_patterns(settings.review.protected)
         self._check_notify(settings.notify)
         return settings
 
@@ -388,18 +513,19 @@ class _Reader:
 
     def _gates(self, value: object) -> Gates:
         table = self._table(value, "gates")
-        default = self._value(table.pop("default", []), tuple[str, ...], "gates.default")
+        own = self._section({key: table.pop(key) for key in _GATES_KEYS if key in table}, Gates, "gates")
         named = {name: self._gate(name, found) for name, found in table.items()}
-        for name in default:
+        for name in own.default:
             if name not in named:
                 raise self._unknown_name("gates.default", name, list(named))
-        return Gates(default=default, named=named)
+        return msgspec.structs.replace(own, named=named)
 
     def _gate(self, name: str, value: object) -> Gate:
         path = f"gates.{name}"
         # A misspelt ``default`` would otherwise be a gate whose command is the name of another gate.
-        if difflib.get_close_matches(name.lower(), ["default"], cutoff=0.8):
-            raise self._unknown("gates", name, ["default"])
+        misspelt = ["default"] if not isinstance(value, (bool, int)) else _GATES_KEYS
+        if difflib.get_close_matches(name.lower(), misspelt, cutoff=0.8):
+            raise self._unknown("gates", name, misspelt)
         if not _GATE_NAME.fullmatch(name):
             raise self._error(path, "a gate's name is 1 to 64 letters, digits, '_' and '-', beginning with no sign")
         if not isinstance(value, dict):
@@ -412,6 +538,29 @@ class _Reader:
         argv = self._argv(value["command"], f"{path}.command")
         rest = {key: found for key, found in value.items() if key != "command"}
         return self._section({"argv": argv, **rest}, Gate, path)
+
+    def _setup(self, value: object) -> Setup:
+        table = self._table(value, "setup")
+        commands = table.pop("commands", [])
+        if not isinstance(commands, list):
+            raise self._error("setup.commands", f"expected a list of commands, found {commands!r}")
+        argvs = tuple(self._argv(command, f"setup.commands[{number}]") for number, command in enumerate(commands))
+        setup = msgspec.structs.replace(self._section(table, Setup, "setup"), commands=argvs)
+        for key in ("copy", "keep", "key"):
+            for name in getattr(setup, key):
+                self._check_path(f"setup.{key}", name)
+        if setup.keep and not (setup.key and setup.commands):
+            missing = "commands" if setup.key else "key"
+            raise self._error("setup.keep", f"what is kept is made by commands and told by key: {missing} is empty")
+        return setup
+
+    def _check_path(self, path: str, name: str) -> None:
+        parts = name.split("/")
+        wrong = any(part in ("", ".", "..") or part.lower() in (".git", ".coordination") for part in parts)
+        if wrong or _CONTROL.search(name):
+            raise self._error(
+                path, f"expected a path within the repository, without '.', '..' and .git: found {name!r}"
+            )
 
     def _argv(self, command: object, path: str) -> tuple[str, ...]:
         argv = self._split(command, path) if isinstance(command, str) else self._value(command, tuple[str, ...], path)
@@ -461,6 +610,16 @@ class _Reader:
             for pattern, reason in _NEVER_PASSED:
                 if re.fullmatch(pattern, name):
                     raise self._error("environment.pass", f"{name} cannot be passed to runs: {reason}")
+
+    def _check_patterns(self, patterns: Sequence[str]) -> None:
+        """What could never fit a file protects nothing, and nobody would notice."""
+        for pattern in patterns:
+            names = pattern.removeprefix("!").strip("/").split("/")
+            if pattern.startswith("@") and pattern != PROTECTED_BY_DEFAULT:
+                raise self._unknown_name("review.protected", pattern, [PROTECTED_BY_DEFAULT], what="list of patterns")
+            if not all(names) or {".", ".."} & set(names) or "\\" in pattern or pattern != pattern.strip():
+                expected = "a pattern of paths from the top of the repository, like 'infra/' or '*.tf'"
+                raise self._error("review.protected", f"expected {expected}, found {pattern!r}")
 
     def _unknown(self, path: str, key: str, known: Collection[str]) -> SettingsError:
         return self._unknown_name(_dotted(path, key), key, known, what="key")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from coordination.model.accounts import Account
 from coordination.model.commands import newest_work
@@ -14,7 +16,7 @@ from coordination.model.endings import kind_of
 from coordination.model.experience import shares
 from coordination.model.facts import Facts
 from coordination.model.money import day_of
-from coordination.model.runs import Purpose
+from coordination.model.runs import Ending, GateResult, Landed, Outcome, Purpose
 from coordination.model.state import Run, State, Task, total
 from coordination.model.tasks import Status
 from coordination.model.waiting import hindrances, live_by_role, looks_held, order_key
@@ -25,7 +27,10 @@ Row = dict[str, Any]
 
 LINE_MAX = 160
 _LOSSES_MAX = 8
-_NO_GATES = "no gates by default: every change of a task that names none is reviewed; see [gates] in coordination.toml"
+_NO_GATES = (
+    "no gates by default: every change of a task that names none is reviewed, unless the task says never; see [gates] "
+    "in coordination.toml"
+)
 
 
 def moment(at: float) -> str | None:
@@ -45,7 +50,9 @@ def waiting(state: State, facts: Facts, policies: Policies, task: Task) -> list[
     if task.status is Status.WAITING_FOR_PERSON:
         return [task.reason]
     if task.status is Status.APPROVED:
-        return _pauses(state, task) or ["waits for its turn to land"]
+        if task.lands_with:
+            return [f"lands with {task.lands_with}"]
+        return _pauses(state, task) or [facts.astray or "waits for its turn to land"]
     if task.status in (Status.RUNNING, Status.REVIEWING):
         return _pauses(state, task) or ["waits to be judged: for a slot, or until a run may be repeated"]
     reasons = [*hindrances(state, facts, task), *policies.holds(informed(state, facts), task)]
@@ -87,9 +94,39 @@ def task_row(state: State, facts: Facts, policies: Policies, task: Task) -> Row:
         "submitted_at": moment(task.submitted_at),
         "changed_at": moment(task.changed_at),
         "run": task.live[-1].id if task.live else None,
+        "lands_with": task.lands_with or None,
         "waiting": waiting(state, facts, policies, task),
         "reason": task.reason,
     }
+
+
+def runs_of(state: State, task: Task) -> list[Run]:
+    """Its runs, and the landings of other tasks that took it along with what they say of it, oldest first."""
+    along = [run for name in task.taken_along for run in state.tasks[name.partition(".")[0]].runs if run.id == name]
+    return sorted([*task.runs, *(_as_told(run, task.id) for run in along)], key=lambda run: run.token)
+
+
+def _as_told(run: Run, task: str) -> Run:
+    """A landing as far as it concerns one that it took along."""
+    if run.outcome is None:
+        return run
+    whole = run.outcome
+    landed = next((landed for landed in whole.batch if landed.task == task), Landed(task=task, kind="left"))
+    outcome = Outcome(
+        ending=_ENDINGS.get(landed.kind, Ending.CRASHED),
+        code=landed.kind,
+        reason=landed.reason,
+        commit=landed.merge,
+        gates=landed.gates,
+        conflict=landed.conflict,
+        started_at=whole.started_at,
+        ended_at=whole.ended_at,
+    )
+    commit = next((member.commit for member in run.batch if member.task == task), run.commit)
+    return replace(run, commit=commit, outcome=outcome)
+
+
+_ENDINGS = {"merged": Ending.SUCCEEDED, "conflict": Ending.CONFLICT, "gate_failed": Ending.FAILED}
 
 
 def run_row(run: Run) -> Row:
@@ -107,6 +144,7 @@ def run_row(run: Run) -> Row:
         "ended_at": moment(run.ended_at),
         "pid": run.pid,
         "continues": run.continues or None,
+        "batch": [member.task for member in run.batch],
         "ending": None,
         "outcome": None,
         "explained": None,
@@ -131,11 +169,22 @@ def task_detail(state: State, facts: Facts, policies: Policies, task: Task) -> R
         "chain": list(task.chain),
         "report": task.report or None,
         "evidence": _whole(task.evidence),
+        "rules": _whole(task.rules),
+        "changed": _changed(task),
         "feedback": _whole(task.feedback),
-        "runs": [run_row(run) for run in task.runs],
+        "runs": [run_row(run) for run in runs_of(state, task)],
         "refused": list(task.refused),
         "unknown_dependencies": [after for after in task.spec.after if state.get(after) is None],
     }
+
+
+def _changed(task: Task) -> Row | None:
+    """The files that landing its newest commit would change, as git told the supervisor; None when there is none."""
+    work = task.work_of(task.commit) if task.commit else None
+    if work is None or work.outcome is None:
+        return None
+    outcome = work.outcome
+    return {"base": outcome.base, "commit": task.commit, "files": list(outcome.changed), "unlisted": outcome.unlisted}
 
 
 def ordered(state: State, facts: Facts) -> list[Task]:
@@ -173,7 +222,14 @@ def status(state: State, facts: Facts, policies: Policies, *, seq: int, supervis
         "slots": {role: {"used": lives[role], "most": facts.slots(role)} for role in roles},
         "landing": [run.id for task in tasks for run in task.live if run.purpose is Purpose.LANDING],
         "gates": list(gates),
-        "warnings": [*_losses(state), *([] if gates else [_NO_GATES])],
+        "gate_results": _gate_results(state),
+        "flaky": (flaky := _flaky(state)),
+        "warnings": [
+            *([facts.astray] if facts.astray else []),
+            *_losses(state),
+            *([] if gates else [_NO_GATES]),
+            *_doubts(flaky),
+        ],
         "cost_usd": round(state.money.spent_usd, 6),
         "money": _money(state, facts),
         "limits": [_weather(name, account, facts) for name, account in sorted(state.accounts.items()) if account.kind],
@@ -225,6 +281,39 @@ def _money(state: State, facts: Facts) -> Row:
     }
 
 
+def _flaky(state: State) -> list[Row]:
+    """Gates that passed only when they were run again, with how often and where last."""
+    found: dict[str, list[Run]] = {}
+    for run, gate in _judgements(state):
+        if gate.flaky:
+            found.setdefault(gate.gate, []).append(run)
+    last = {gate: max(runs, key=lambda run: run.ended_at) for gate, runs in found.items()}
+    return [
+        {"gate": gate, "times": len(runs), "run": last[gate].id, "at": moment(last[gate].ended_at)}
+        for gate, runs in sorted(found.items())
+    ]
+
+
+def _gate_results(state: State) -> Row:
+    """How often gates ran, alone or on a merge, and how often what they said before was enough."""
+    results = [gate for _, gate in _judgements(state)]
+    cached = sum(1 for gate in results if gate.cached)
+    return {"run": len(results) - cached, "cached": cached, "flaky": sum(1 for gate in results if gate.flaky)}
+
+
+def _judgements(state: State) -> Iterator[tuple[Run, GateResult]]:
+    for task in state.tasks.values():
+        for run in task.runs:
+            yield from ((run, gate) for gate in (run.outcome.gates if run.outcome is not None else ()))
+
+
+def _doubts(flaky: list[Row]) -> list[str]:
+    return [
+        f"gate {row['gate']!r} is flaky: {row['times']} times it passed only when run again, last in {row['run']}"
+        for row in flaky
+    ]
+
+
 def _losses(state: State) -> list[str]:
     """What repair could not bring back, for as long as the log has it."""
     if not state.losses:
@@ -261,7 +350,8 @@ def narrated(record_type: str, body: Row) -> str:
         case "TaskRequeued":
             return f"{task} back to the queue ({body['reason']['kind']}): {_line(body['reason']['message'])}"
         case "TaskApproved":
-            return f"{task} approved at {body['evidence']['commit'][:12]}: {_line(body['evidence'].get('reason', ''))}"
+            evidence = body["evidence"]
+            return f"{task} approved at {evidence['commit'][:12]}: {_line(evidence.get('reason', ''))}"
         case "TaskMerged":
             return f"{task} merged as {body['merge'][:12]}"
         case "TaskDone":
@@ -270,6 +360,8 @@ def narrated(record_type: str, body: Row) -> str:
             return f"{task} waits for a person: {_line(body['reason'])}"
         case "TaskFailed" | "DependencyFailed":
             return f"{task} failed: {_line(body['reason'])}"
+        case "IntegrationRestored":
+            return f"{body['branch']} was gone and is made again at {body['commit'][:12]}: {_line(body['reason'])}"
         case "BatchLost":
             named = ", ".join(body.get("tasks", ())) or "no task that could be read"
             return f"a batch is lost ({_line(body.get('reason', ''))}): it spoke of {named}; everything is paused"

@@ -21,23 +21,25 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from coordination import confinement, files, gates, kin, locks
+from coordination import confinement, files, gates, kin, locks, preparation, sandbox, temporary
 from coordination.agents import create
 from coordination.env import private
-from coordination.environment import without_credentials
-from coordination.errors import CoordinationError, GitFailed, LockHeld, Refused
+from coordination.environment import MARKER, without_credentials
+from coordination.errors import CoordinationError, GitFailed, LockHeld, Refused, SetUpFailed, Unsuitable
 from coordination.model.runs import (
     CONFLICTED_FILES,
     AgentRequest,
     ConflictReport,
     DiffStat,
     Ending,
+    GateCommand,
     GateResult,
+    Landed,
     Outcome,
     Purpose,
     RunRequest,
 )
-from coordination.workspaces import Workspaces
+from coordination.workspaces import BranchAstray, LandingResult, Workspaces
 
 T = TypeVar("T")
 
@@ -102,12 +104,14 @@ def main(argv: list[str] | None = None) -> int:
         claim = _writable(claim)
         _when_there_is_room(lambda: files.publish_json(directory / "outcome.json", claim), stop)
         with contextlib.suppress(OSError, RecursionError):  # what is left the supervisor removes when it has time
+            temporary.clear(str(directory))
             _workspaces(request).discard(Path(request.state_directory) / "scratch" / request.run)
     return 0
 
 
 def _workspaces(request: RunRequest) -> Workspaces:
-    return Workspaces(Path(request.repository), Path(request.state_directory))
+    private = (*request.setup.copy, *request.setup.keep)
+    return Workspaces(Path(request.repository), Path(request.state_directory), private=private, pooling=request.pooling)
 
 
 def _when_there_is_room(action: Callable[[], T], stop: Stop) -> T:
@@ -156,6 +160,12 @@ def work(request: RunRequest, directory: Path, stop: Stop) -> Outcome:
     except (LockHeld, GitFailed) as error:
         # says nothing about the work: a landing that ends so is made again and not taken for a conflict
         outcome = Outcome(ending=Ending.CRASHED, code=type(error).__name__, reason=str(error))
+    except BranchAstray as error:
+        outcome = Outcome(ending=Ending.CRASHED, code="astray", reason=str(error))
+    except SetUpFailed as error:  # nor does this: a landing that ends so is nobody's conflict
+        outcome = Outcome(ending=Ending.CRASHED, code="setup_failed", reason=str(error))
+    except Unsuitable as error:
+        outcome = Outcome(ending=Ending.CRASHED, code=type(error).__name__, reason=str(error))
     except Refused as error:
         outcome = Outcome(ending=Ending.FAILED, code="refused", reason=str(error))
     except CoordinationError as error:
@@ -191,8 +201,17 @@ class _Run:
         self.request, self.directory, self.stop = request, directory, stop
         self.workspaces = _workspaces(request)
         self._progress: dict[str, Any] = {}
+        self._commands = 0  # of gates and set-up: each has a home and a temporary directory of its own
 
     def perform(self) -> Outcome:
+        try:
+            return self._performed()
+        except (SetUpFailed, Unsuitable):
+            if self.request.purpose is not Purpose.WORK:  # nobody goes on in a workspace that was only to judge
+                self._cleared(Outcome(ending=Ending.CRASHED))
+            raise
+
+    def _performed(self) -> Outcome:
         match self.request.purpose:
             case Purpose.WORK if self.request.agent is not None and not self.request.agent.writes:
                 return self._read()
@@ -221,7 +240,7 @@ class _Run:
         request = self.request
         place = request.workspace
         self.progress({"phase": "workspace"})
-        path = self.workspaces.ensure(place)
+        path = self._ready_workspace()
         conflicted = self.workspaces.bring_in(path, place.bring_in, request.task) if place.bring_in else ()
         before = self.workspaces.snapshot_outside()
         outcome = self._agent(conflicted)
@@ -241,16 +260,15 @@ class _Run:
     def _read(self) -> Outcome:
         request = self.request
         self.progress({"phase": "workspace"})
-        self.workspaces.ensure(request.workspace)
+        self._ready_workspace()
         outcome = self._unchanged(self._agent())
         cited = self.workspaces.exists_at(request.workspace.commit, _cited(outcome.report))
         outcome = replace(outcome, base=request.workspace.commit, cited=tuple(sorted(cited)))
         return self._cleared(outcome)
 
     def _review(self) -> Outcome:
-        request = self.request
         self.progress({"phase": "workspace"})
-        self.workspaces.ensure(request.workspace)
+        self._ready_workspace()
         outcome = self._cleared(self._unchanged(self._agent()))
         if outcome.ending is Ending.SUCCEEDED and outcome.verdict not in ("approve", "reject"):
             reason = "the reviewer gave no verdict of the required form; that is not approval"
@@ -258,29 +276,28 @@ class _Run:
         return outcome
 
     def _gate(self) -> Outcome:
-        request = self.request
+        place = self.request.workspace
+        known = self._passed(place.commit)
+        if len(known) == len(self.request.gates):
+            return _judged(tuple(known.values()))
         self.progress({"phase": "workspace"})
-        path = self.workspaces.ensure(request.workspace)
-        results = self._run_gates(path, request.workspace.commit)
-        return self._cleared(_judged(results))
+        path = self.workspaces.ensure(place)
+        return self._cleared(_judged(self._run_gates(path, place.commit)))
 
     def _land(self) -> Outcome:
         landing = self.request.landing
         assert landing is not None
         self.progress({"phase": "landing"})
-        result = self.workspaces.land(landing, task=self.request.task, gates=self._run_gates)
-        if result.kind == "merged":
-            landed = Outcome(ending=Ending.SUCCEEDED, code="merged", commit=result.merge, gates=result.gates)
-            for name in self._workspaces_of_task():
-                landed = self._cleared(landed, name)
-            return landed
-        if result.kind == "conflict":
-            return _conflicting(result.conflict)
-        if result.kind == "gate_failed":
-            failed = _judged(result.gates)
-            return replace(failed, reason=f"after merging with what landed meanwhile: {failed.reason}")
-        reason = "the integration branch moved while the merge was tested; it is landed again"
-        return Outcome(ending=Ending.CRASHED, code=result.kind, reason=reason)
+        results = self.workspaces.land_batch(
+            landing, task=self.request.task, gates=self._run_gates, stopping=lambda: bool(self.stop.level)
+        )
+        others = [(member.task, results[member.task]) for member in landing.batch if member.task in results]
+        batch = tuple(_landed(self.request.run, task, result) for task, result in others)
+        outcome = replace(_landing(results[self.request.task]), batch=batch)
+        for merged in [task for task, result in results.items() if result.kind == "merged"]:
+            for name in self._workspaces_of(merged):
+                outcome = self._cleared(outcome, name, merged)
+        return outcome
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -310,36 +327,170 @@ class _Run:
         reason = f"a read-only run changed the tree: {', '.join(changed[:5])}"
         return replace(outcome, ending=Ending.FAILED, code="tree_changed", reason=reason)
 
-    def _run_gates(self, directory: Path, commit: str) -> tuple[GateResult, ...]:
-        results = []
-        for gate in self.request.gates:
+    def _run_gates(self, directory: Path, commit: str, names: Sequence[str] | None = None) -> tuple[GateResult, ...]:
+        """The gates' results, up to the first that fails; each sees the exact commit, whatever ran there before it.
+
+        ``names``: only those that whoever is merged there has named; None: all.
+        """
+        results: list[GateResult] = []
+        known = self._passed(commit)
+        for gate in (gate for gate in self.request.gates if names is None or gate.name in names):
             self.progress({"phase": "gate", "gate": gate.name})
-            log = self.directory / "gate.log"
-            environment = without_credentials(os.environ)
-            try:
-                results.append(gates.run(gate, commit=commit, directory=directory, log=log, environment=environment))
-            finally:
-                kin.end_orphans()
+            results.append(known.get(gate.name) or self._run_gate(gate, directory, commit))
             if not results[-1].passed:
                 break
         return tuple(results)
 
-    def _cleared(self, outcome: Outcome, name: str = "") -> Outcome:
+    def _run_gate(self, gate: GateCommand, directory: Path, commit: str) -> GateResult:
+        def attempt() -> GateResult:
+            self.workspaces.make_exact(directory, commit)
+            self._set_up(directory, trusted=False)
+            self.progress({"phase": "gate", "gate": gate.name})
+            environment, own = self._own_places()
+            try:
+                return gates.run(
+                    gate,
+                    commit=commit,
+                    directory=directory,
+                    log=self.directory / "gate.log",
+                    environment=environment,
+                    walls=self._walls(directory, environment, network=gate.network),
+                    temporary=own,
+                )
+            finally:
+                kin.end_orphans()
+
+        result = gates.judge(gate, attempt, again=lambda: not self.stop.level)
+        if gate.cache and not self.stop.level:
+            tree = self.workspaces.tree(commit)
+            self._passes.note(self._pass_key(gate, tree), tree, self.request.run, result)
+        return result
+
+    def _passed(self, commit: str) -> dict[str, GateResult]:
+        """The gates that need not run: they passed before on the same files."""
+        if self.request.gates:
+            self._refuse_without_sandbox()
+        tree = self.workspaces.tree(commit)
+        asked = [gate for gate in self.request.gates if gate.cache and not gate.fresh]
+        found = [self._passes.find(self._pass_key(gate, tree), gate.name, tree, commit) for gate in asked]
+        return {result.gate: result for result in found if result is not None}
+
+    def _pass_key(self, gate: GateCommand, tree: str) -> str:
+        environment = without_credentials(os.environ)
+        for name in ("HOME", "TMPDIR", MARKER):  # another one for each run
+            environment.pop(name, None)
+        set_up = preparation.described(self.request.setup)
+        sandboxed = bool(self.request.sandbox.program)
+        return gates.key(gate, tree=tree, environment=environment, sandboxed=sandboxed, set_up=set_up)
+
+    @property
+    def _passes(self) -> gates.Passes:
+        return gates.Passes(directory=self._cache / "gates")
+
+    @property
+    def _cache(self) -> Path:
+        return Path(self.request.state_directory) / "cache"
+
+    # -- commands that are not ours ----------------------------------------------------------------------------------
+
+    def _ready_workspace(self) -> Path:
+        """The run's workspace, set up when nobody has worked in it yet."""
+        place = self.request.workspace
+        made = not self.workspaces.path(place.name).exists()
+        path = self.workspaces.ensure(place)
+        if not place.branch or not self.workspaces.is_set_up(path):
+            # what a commit of nobody but the agents says is made there must not be given to others
+            trusted = (made or not place.branch) and self.workspaces.head(path) == place.base
+            self._set_up(path, trusted=trusted)
+            self.workspaces.note_set_up(path)
+        return path
+
+    def _set_up(self, workspace: Path, *, trusted: bool) -> None:
+        """Copy and make what [setup] says. Raises SetUpFailed, also when it changed what git tracks."""
+        setup = self.request.setup
+        if not (setup.commands or setup.copy):
+            return
+        self.progress({"phase": "set-up"})
+        before = set(self.workspaces.changes(workspace))
+
+        def perform(argv: Sequence[str]) -> sandbox.Ended:
+            environment, own = self._own_places()
+            try:
+                return sandbox.run(
+                    argv,
+                    name=f"set-up {argv[0]!r}",
+                    directory=workspace,
+                    log=self.directory / "setup.log",
+                    environment=environment,
+                    timeout_seconds=setup.timeout_seconds,
+                    walls=self._walls(workspace, environment, network=setup.network),
+                    temporary=own,
+                )
+            finally:
+                kin.end_orphans()
+
+        tracked = self.workspaces.tracked(workspace, (*setup.copy, *setup.keep))
+        cache = self._cache / "setup"
+        # where the commands make more than what is kept, giving that alone to others would leave them without the rest
+        preparation.prepare(
+            setup,
+            workspace,
+            tracked=tracked,
+            perform=perform,
+            cache=cache,
+            keep=lambda: trusted and self.workspaces.is_pristine(workspace),
+        )
+        changed = sorted(set(self.workspaces.changes(workspace)) - before)
+        if changed:
+            raise SetUpFailed(
+                f"set-up changed files that git does not ignore: {', '.join(changed[:5])}. Expected only ignored "
+                "files, or what [setup] keep names"
+            )
+
+    def _own_places(self) -> tuple[dict[str, str], Path]:
+        """The environment of one command, without credentials, and the temporary directory that is its own."""
+        self._commands += 1
+        own = Path(self.request.state_directory) / "scratch" / self.request.run / f"command.{self._commands}"
+        for name in ("home", "tmp"):
+            (own / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        environment = without_credentials(os.environ) | {"HOME": str(own / "home"), "TMPDIR": str(own / "tmp")}
+        return environment, own / "tmp"
+
+    def _walls(self, workspace: Path, environment: Mapping[str, str], *, network: bool) -> sandbox.Walls:
+        """Within what a command runs."""
+        self._refuse_without_sandbox()
+        request = self.request.sandbox
+        return sandbox.Walls(
+            program=request.program,
+            hidden=request.hidden,
+            # what steers git there is not the command's to write
+            shown=(*request.shown, str(workspace / ".git")),
+            writable=(str(workspace), environment.get("HOME", "")),
+            network=network,
+        )
+
+    def _refuse_without_sandbox(self) -> None:
+        if self.request.sandbox.required and not self.request.sandbox.program:
+            raise Unsuitable(
+                "settings require a sandbox for gates and set-up, and none works here: install bubblewrap and allow "
+                'user namespaces (`coord doctor`), or set [agents] sandbox = "auto"'
+            )
+
+    def _cleared(self, outcome: Outcome, name: str = "", task: str = "") -> Outcome:
         """The outcome, after its workspace was taken down; one that cannot be is kept and changes nothing about it."""
-        name = name or self.request.workspace.name
+        name, task = name or self.request.workspace.name, task or self.request.task
         try:
             try:
-                self.workspaces.remove(name, self.request.task)
+                self.workspaces.remove(name, task)
             except GitFailed:  # git itself may have been killed, for want of memory or by a person: nobody else comes
-                self.workspaces.remove(name, self.request.task)
+                self.workspaces.remove(name, task)
         except (CoordinationError, OSError, RecursionError) as error:
             kept = f"its workspace was kept: {error}"
             return replace(outcome, reason=f"{outcome.reason}\n{kept}".strip())
         return outcome
 
-    def _workspaces_of_task(self) -> list[str]:
+    def _workspaces_of(self, task: str) -> list[str]:
         """Its own, and those of judging runs that were killed: a run's name is the task's, a dot and more."""
-        task = self.request.task
         return [task, *sorted(path.name for path in self.workspaces.path(task).parent.glob(f"{task}.*"))]
 
     def _message(self, outcome: Outcome) -> str:
@@ -354,6 +505,43 @@ def _judged(results: tuple[GateResult, ...]) -> Outcome:
     first = failed[0]
     reason = f"gate {first.gate!r} exited {first.exit_code}:\n{first.output[-4000:]}"
     return Outcome(ending=Ending.FAILED, code=f"exit:{first.exit_code}", reason=reason, gates=results)
+
+
+def _landing(result: LandingResult) -> Outcome:
+    """What a landing says of its own task."""
+    match result.kind:
+        case "merged":
+            return Outcome(ending=Ending.SUCCEEDED, code="merged", commit=result.merge, gates=result.gates)
+        case "conflict":
+            return _conflicting(result.conflict)
+        case "gate_failed":
+            failed = _judged(result.gates)
+            return replace(failed, reason=f"{_merging(result)}: {failed.reason}", conflict=result.conflict)
+        case "moved":
+            reason = "the integration branch moved while the merge was tested; it is landed again"
+        case "left":
+            reason = "it ended before the merge was tested; it is landed again"
+    return Outcome(ending=Ending.CRASHED, code=result.kind, reason=reason)
+
+
+def _landed(run: str, task: str, result: LandingResult) -> Landed:
+    """What it says of another one that it took along."""
+    outcome = _landing(result)
+    known = result.kind in ("merged", "conflict", "gate_failed")
+    return Landed(
+        task=task,
+        kind=result.kind if known else "left",
+        merge=result.merge if result.kind == "merged" else "",
+        # what passed is told once, by the task that took the others along; what failed stands in the reason
+        gates=tuple(replace(gate, output="") for gate in result.gates) if result.kind == "merged" else (),
+        conflict=outcome.conflict,
+        reason=f"{outcome.reason}\n(in {run})"[:REASON_MAX] if outcome.reason else "",
+    )
+
+
+def _merging(result: LandingResult) -> str:
+    others = f", and with {', '.join(result.on_top_of)}" if result.on_top_of else ""
+    return f"after merging with what landed meanwhile{others}"
 
 
 @contextlib.contextmanager

@@ -13,16 +13,17 @@ if [ "${1-}" = --benchmarks ]; then
   shift
   prepare benchmarks
   prepare_claude || say "Without Claude Code the benchmarks that drive it are left out."
-  unset PYTHONPATH PYTHONHOME COORDINATION_HOME
+  unset PYTHONPATH PYTHONHOME COORDINATION_HOME PYTHONDONTWRITEBYTECODE
   exec "$venv/bin/python" -m tests.benchmarks "$@"
 fi
 prepare dev
 export PATH="$venv/bin:$PATH"
-unset PYTHONPATH PYTHONHOME COORDINATION_HOME
+# the tests start thousands of Pythons: each would compile everything anew where nothing may be written down
+unset PYTHONPATH PYTHONHOME COORDINATION_HOME PYTHONDONTWRITEBYTECODE
 if [ "${1-}" = --tier2 ]; then
   shift
   prepare_claude
-  many=(tests/e2e/test_storm.py tests/e2e/test_many.py tests/faults)
+  many=(tests/e2e/test_storm.py tests/e2e/test_many.py tests/faults tests/integration/test_workspaces_killed.py)
   exec python -m pytest -n auto --dist worksteal tests/laboratory "${many[@]}" --tier 2 --proof docs/proof.md "$@"
 fi
 if [ $# -gt 0 ]; then exec python -m pytest "$@"; fi

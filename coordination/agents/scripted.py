@@ -14,6 +14,7 @@ Actions, in the order they are done; all are optional, and an object without the
     exit           number               the worker's process dies at once: no outcome
     cost_usd       number               what the run is said to have cost
     verdict, findings                   of a review; ``report`` is its summary
+    commit         text                 what the review says that it judged, instead of what it was asked about
     report         text                 the last words
     ending, code, reason, resets_at     instead of success
 """
@@ -170,7 +171,12 @@ class _Performance:
             if self._request.schema is not None:
                 return _failed("no_structured_output", "the script gives no verdict")
             return Outcome(ending=Ending.SUCCEEDED, code="completed", report=report)
-        answer = {"verdict": actions["verdict"], "summary": report, "findings": actions.get("findings", [])}
+        answer = {
+            "commit": actions.get("commit", self._request.commit),
+            "verdict": actions["verdict"],
+            "summary": report,
+            "findings": actions.get("findings", []),
+        }
         try:
             review = reviews.parse(answer)
         except ValueError as error:
@@ -180,6 +186,7 @@ class _Performance:
             code="completed",
             report=review.summary,
             verdict=review.verdict,
+            judged=review.commit,
             findings=review.findings,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from coordination.cli._terminal import note, tell
@@ -23,6 +24,16 @@ def report(transaction: Transaction[State], otherwise: str) -> None:
         tell(f"Nothing to do: {otherwise}.")
     for event in transaction.events:
         tell(views.narrated(name(event), msgspec.to_builtins(event)))
+
+
+def person() -> str:
+    """Who decides: the name of the user whose process this is, whatever the environment says."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user need not be in any list
+        return f"user {os.getuid()}"
 
 
 def hint_without_supervisor(coordinator: Coordinator) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coordination import kin
 from coordination.environment import MARKER
 from coordination.errors import Refused
 
@@ -42,8 +43,8 @@ class Session:
         return self.reading()
 
     def refuse_agents(self) -> None:
-        """A person decides, never an agent. Raises Refused when a run calls."""
-        run = self.environment.get(MARKER)
+        """A person decides, never an agent. Raises Refused when a run calls, also with a cleared environment."""
+        run = self.environment.get(MARKER) or kin.carried_above(MARKER)
         if run:
             name = run.rpartition("/")[2]
             raise Refused(f"this is run {name} of the coordinator, and only a person may do that; ask in your report")

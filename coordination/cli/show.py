@@ -9,12 +9,18 @@ import click
 
 from coordination.cli._command import json_option, known_tasks, verb
 from coordination.cli._decision import hint_without_supervisor
+from coordination.cli._kept import describe, rows
 from coordination.cli._session import Session
 from coordination.cli._terminal import dollars, emit, say, tell
 
 if TYPE_CHECKING:
     from coordination.coordinator import Coordinator
     from coordination.model.state import Run, State
+
+_FILES_MAX = 40
+
+
+FAILURE_LINES = 10
 
 
 @verb("coord show T7", "coord show T7.2.review", "coord show T7 --json | jq .evidence")
@@ -33,10 +39,16 @@ def command(session: Session, name: str, as_json: bool) -> None:
             _tell_run(run, "")
         return
     task = _task(coordinator, state, name)
+    kept = coordinator.workspaces.kept(task["task"])
     if as_json:
-        emit(task)
+        emit(task | {"kept": rows(kept)})
         return
     _tell_task(task)
+    if kept:
+        say()
+        say("Kept of its workspaces:")
+    for line in describe(task["task"], kept):
+        say(f"  {line}", whole=True)
     if not state.find(name).status.ended:
         hint_without_supervisor(coordinator)
 
@@ -50,12 +62,16 @@ def _found(state: State, name: str) -> Run:
 def _task(coordinator: Coordinator, state: State, name: str) -> dict[str, Any]:
     """The task's row with what only the repository can tell: where its files are."""
     from coordination import views
+    from coordination.supervisor.collecting import branch_of
 
     task = state.find(name)
-    row = views.task_detail(state, coordinator.facts(), coordinator.policies, task)
+    facts = coordinator.observed()
+    row = views.task_detail(state, facts, coordinator.policies, task)
     workspace = coordinator.workspaces.path(task.id)
-    row["runs"] = [_run(coordinator, run) for run in task.runs]
+    row["runs"] = [_run(coordinator, run) for run in views.runs_of(state, task)]
     row["workspace"] = str(workspace) if workspace.is_dir() else None
+    found = branch_of(coordinator, task.id)
+    row["branch"] = {"name": found[0].name, "commit": found[0].commit, "landed": found[1] or None} if found else None
     row["preserved"] = list(coordinator.workspaces.preserved(task.id))
     return row
 
@@ -81,10 +97,10 @@ def _tell_task(task: dict[str, Any]) -> None:
         ("base", task["base"]),
         ("commit", task["commit"]),
         ("merge", task["merge"]),
+        ("branch", _branch(task["branch"])),
         ("workspace", task["workspace"]),
-        ("preserved", " ".join(task["preserved"])),
     )
-    _tell_evidence(task["evidence"] or {})
+    _tell_evidence(task)
     for run in task["runs"]:
         say()
         _tell_run(run, "  ")
@@ -97,12 +113,47 @@ def _tell_task(task: dict[str, Any]) -> None:
     _block("Report", task["report"])
 
 
-def _tell_evidence(evidence: dict[str, Any]) -> None:
-    if not evidence:
-        return
-    judged = f"{evidence['reviewer']}: {evidence.get('verdict', '')}" if evidence.get("reviewer") else "no review"
-    _fields(("evidence", f"{judged}; {evidence.get('reason', '')}"), ("change", _change(evidence)))
-    _tell_gates(evidence.get("gates", ()), "")
+def _branch(branch: dict[str, Any] | None) -> str:
+    if branch is None:
+        return ""
+    landed = {None: "not landed", "merged": "landed"}.get(
+        branch["landed"], f"landed in other commits ({branch['landed']})"
+    )
+    return f"{branch['name'].removeprefix('refs/heads/')} at {branch['commit'][:12]}: {landed}"
+
+
+def _tell_evidence(task: dict[str, Any]) -> None:
+    """Why its commit may land, or what spoke when it was last judged; all of it about one commit."""
+    from coordination import views
+
+    evidence = task["evidence"] or {}
+    if evidence:
+        by = f"{evidence['reviewer']} {evidence['person']}".strip()
+        judged = f"{by or 'no reviewer'}: {evidence['verdict']}"
+        at = views.moment(evidence["decided_at"])
+        _fields(
+            ("evidence", f"of {evidence['commit']} since {evidence['base'][:12]}{f', {at}' if at else ''}"),
+            ("reviewer", judged),
+            ("reason", evidence["reason"]),
+            ("change", _change(evidence)),
+            ("cost then", dollars(evidence["cost_usd"], estimated=evidence["cost_estimated"])),
+            ("cited", " ".join(evidence["cited"])),
+        )
+        _tell_gates(evidence["gates"], "")
+    for rule in task["rules"]:
+        say(f"rule {rule['rule']}{_asks(rule)}: {rule['found']}", whole=True)
+    changed = task["changed"] or {"files": [], "unlisted": 0}
+    if changed["files"]:
+        say(f"look at it: git diff {changed['base'][:12]} {changed['commit'][:12]}")
+    for name in changed["files"][:_FILES_MAX]:
+        say(f"changes {name}", whole=True)
+    left = len(changed["files"][_FILES_MAX:]) + changed["unlisted"]
+    if left:
+        say(f"changes {left} more; `coord show {task['task']} --json` has {len(changed['files'])} of their names")
+
+
+def _asks(rule: dict[str, Any]) -> str:
+    return {"review": " asks for a review", "person": " asks for a person"}.get(rule["asks"], "")
 
 
 def _tell_run(run: dict[str, Any], indent: str) -> None:
@@ -116,7 +167,8 @@ def _tell_run(run: dict[str, Any], indent: str) -> None:
         ("why", run["reason"]),
         ("means", _meaning(run["explained"])),
         ("said", outcome.get("reason")),
-        ("verdict", outcome.get("verdict")),
+        ("verdict", _verdict(outcome)),
+        ("summary", outcome.get("report") if outcome.get("verdict") else ""),
         ("commit", outcome.get("commit")),
         ("change", _change(outcome.get("diff") or {})),
         (
@@ -159,12 +211,25 @@ def _meaning(explained: dict[str, Any] | None) -> str:
 def _tell_gates(gates: Iterable[dict[str, Any]], indent: str) -> None:
     for gate in gates:
         passed = "passed" if gate["exit_code"] == 0 else f"failed with exit code {gate['exit_code']}"
-        say(f"{indent}gate {gate['gate']} {passed} on {gate['commit'][:12]}")
+        known = f", as in {gate['cached']} on the same files" if gate.get("cached") else ""
+        say(f"{indent}gate {gate['gate']} {passed} on {gate['commit'][:12]}{known}")
+        failures = gate.get("failures", ())
+        if gate.get("flaky"):
+            say(f"{indent}  FLAKY: it passed at try {len(failures) + 1}; before that:")
+        for failure in failures:
+            say(f"{indent}  exit code {failure['exit_code']}:")
+            for line in failure.get("output", "").strip().splitlines()[-FAILURE_LINES:]:
+                say(f"{indent}    {line}")
+
+
+def _verdict(outcome: dict[str, Any]) -> str:
+    named = f" on {outcome['judged'][:12]}" if outcome.get("judged") else ""
+    return f"{outcome['verdict']}{named}" if outcome.get("verdict") else ""
 
 
 def _change(numbers: dict[str, Any]) -> str:
-    files, added, removed = (numbers.get(key, 0) for key in ("files", "insertions", "deletions"))
-    return f"{files} files, +{added} -{removed}" if files else ""
+    files, added, removed, plain = (numbers.get(key, 0) for key in ("files", "insertions", "deletions", "binaries"))
+    return f"{files} files, +{added} -{removed}{f', {plain} without lines' if plain else ''}" if files else ""
 
 
 def _fields(*fields: tuple[str, str | None], indent: str = "") -> None:

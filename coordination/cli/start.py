@@ -31,7 +31,7 @@ _LOOK_SECONDS = 0.05
 @verb(
     "coord start",
     "coord start --foreground",
-    "coord start --once && git merge coordination/integration",
+    "coord start --once && coord land",
 )
 @click.option("--foreground", is_flag=True, help="Stay here and say what happens, until Ctrl-C.")
 @click.option("--once", is_flag=True, help="Stay here until nothing is left to do: 0 if all tasks ended well, else 1.")
@@ -119,7 +119,7 @@ def _verdict(coordinator: Coordinator, state: State) -> int:
     from coordination.supervisor.loop import unfinished
 
     left = unfinished(state)
-    facts = coordinator.facts(signed_in=signed_in(os.environ))
+    facts = coordinator.observed(signed_in=signed_in(os.environ))
     for task in left:
         why = "; ".join(views.waiting(state, facts, coordinator.policies, task)) or task.reason
         note(line(f"{task.id} is {views.state_of(state, task)}: {why} (`coord show {task.id}`)"))

@@ -41,7 +41,8 @@ def observed(coordinator: Coordinator) -> dict[str, Any]:
     """The status as the log has it, with what only files can tell: progress of runs, task files not judged yet."""
     from coordination import views
 
-    state, facts = coordinator.state(), coordinator.facts()
+    state = coordinator.state()
+    facts = coordinator.observed()
     supervisor = coordinator.supervisor()
     row = views.status(state, facts, coordinator.policies, seq=coordinator.store.seq, supervisor=supervisor)
     for task in row["running"]:
@@ -121,9 +122,19 @@ _SANDBOX = {
 }
 
 
+_GATES = {
+    "works": "gates run in a sandbox",
+    "missing": "gates run WITHOUT a sandbox, as none works here (`coord doctor`)",
+    "refused": "NO gate runs, as settings require a sandbox and none works here (`coord doctor`)",
+    "off": "gates run without a sandbox, as the settings say",
+}
+
+
 def _guards(guards: dict[str, Any]) -> str:
     """What stands between agents and the machine."""
     parts = [_SANDBOX[guards["sandbox"]]] if guards.get("sandbox") in _SANDBOX else []
+    if guards.get("gates") in _GATES:
+        parts.append(_GATES[guards["gates"]])
     if limited := guards.get("limited"):
         parts.append(f"the {' and '.join(limited)} of runs are limited")
     return "".join(f"; {part}" for part in parts)

@@ -22,7 +22,8 @@ def command(session: Session, wanted: tuple[str, ...], as_json: bool) -> None:
         if state_name not in list(Status):
             raise click.UsageError(f"no state {state_name!r}; there are: {', '.join(Status)}")
     coordinator = session.reading()
-    state, facts = coordinator.state(), coordinator.facts()
+    state = coordinator.state()
+    facts = coordinator.observed()
     rows = [views.task_row(state, facts, coordinator.policies, task) for task in views.ordered(state, facts)]
     rows = [row for row in rows if not wanted or row["state"] in wanted]
     if as_json:

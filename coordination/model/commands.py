@@ -6,15 +6,19 @@ Each is idempotent: asked again in the state it leads to, it returns no events. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
 from coordination.errors import Refused, Rejected
 from coordination.model import events as e
-from coordination.model.runs import Ending, Outcome, Purpose
+from coordination.model.runs import DiffStat, Ending, Outcome, Purpose
 from coordination.model.state import Run, State, Task
 from coordination.model.taskfile import Submission
 from coordination.model.tasks import Status
+
+NAMED_MAX = 64  # signs of what a reviewer calls a commit
+SHORTEST_COMMIT = 7  # as many signs of a commit's name as a person must give, at least
 
 
 def submit(
@@ -84,11 +88,29 @@ def _proven(task: Task, run: Run, outcome: Outcome) -> Outcome:
     """The outcome, unless it claims a success and shows nothing for it: that is none."""
     lacking = _lacking(task, run, outcome) if outcome.ending is Ending.SUCCEEDED else ""
     if not lacking:
-        return outcome
+        return _of_this_commit(run, _of_this_gate(run, outcome))
     # A landing without a word about the commit is made again; it is no return of the work.
     ending = Ending.CRASHED if run.purpose is Purpose.LANDING else Ending.FAILED
     reason = f"the run says that it succeeded but shows no {lacking}"
     return replace(outcome, ending=ending, code="unproven", reason=reason)
+
+
+def _of_this_gate(run: Run, outcome: Outcome) -> Outcome:
+    """A gate's run speaks for that gate on that commit: what else it claims to have passed, nobody asked it to run."""
+    if run.purpose is not Purpose.GATE:
+        return outcome
+    own = tuple(result for result in outcome.gates if (result.gate, result.commit) == (run.gate, run.commit))
+    return outcome if own == outcome.gates else replace(outcome, gates=own)
+
+
+def _of_this_commit(run: Run, outcome: Outcome) -> Outcome:
+    """A verdict counts for the commit that it names, and only if that is the one which the run was asked about."""
+    if run.purpose is not Purpose.REVIEW or outcome.ending is not Ending.SUCCEEDED or outcome.judged == run.commit:
+        return outcome
+    named = f"commit {outcome.judged[:NAMED_MAX]!r}" if outcome.judged else "no commit"
+    reason = f"the verdict {outcome.verdict!r} names {named}, expected {run.commit}: it counts for nothing"
+    judged = outcome.judged[:NAMED_MAX]
+    return replace(outcome, ending=Ending.FAILED, code="other_commit", reason=reason, judged=judged)
 
 
 def _lacking(task: Task, run: Run, outcome: Outcome) -> str:
@@ -112,10 +134,12 @@ def cancel(state: State, task_id: str, reason: str = "") -> Sequence[e.AnyEvent]
         return ()
     if task.status.ended_well or task.status is Status.FAILED:
         raise Refused(f"{task.id} has ended ({task.status}); there is nothing to cancel")
-    if any(run.purpose is Purpose.LANDING for run in task.live):
+    if task.lands_with or any(run.purpose is Purpose.LANDING for run in task.live):
         raise Refused(f"{task.id} is landing just now; `coord show {task.id}` tells how it ends")
     # Between the end of the landing and the event that says so, the branch has it already.
-    if not task.doubt and any(run.purpose is Purpose.LANDING and run.succeeded for run in task.runs):
+    with_others = task.landed is not None and task.landed.kind == "merged"
+    alone = any(run.purpose is Purpose.LANDING and run.succeeded for run in task.runs)
+    if not task.doubt and (with_others or alone):
         raise Refused(f"{task.id} has just landed; there is nothing to cancel")
     return (e.TaskCancelled(task=task.id, reason=reason),)
 
@@ -132,6 +156,8 @@ def retry(state: State, task_id: str) -> Sequence[e.AnyEvent]:
         raise Refused(f"{task.id} is {task.status}; only a task that failed, was cancelled or waits can be retried")
     if task.live:
         raise Refused(f"{task.id} still has a run that is being stopped: {task.live[0].id}; try again in a moment")
+    if task.lands_with:
+        raise Refused(f"{task.id} is landing just now, with {task.lands_with}; try again in a moment")
     events: list[e.AnyEvent] = [_retried(task.id, "retried by a person")]
     freed = {task.id}
     # One pass an ancestor: dependants of dependants follow in the next.
@@ -175,33 +201,75 @@ def resume(state: State, task_id: str | None) -> Sequence[e.AnyEvent]:
     return (e.TaskReleased(task=task.id),) if task.paused else ()
 
 
-def approve(state: State, task_id: str) -> Sequence[e.AnyEvent]:
-    """A person takes responsibility for the newest commit."""
+def approve(
+    state: State, task_id: str, *, commit: str = "", person: str = "", at: float = 0.0, gates: Sequence[str] = ()
+) -> Sequence[e.AnyEvent]:
+    """A person takes responsibility for the newest commit; of ``commit``, if that is the one they looked at.
+
+    ``gates`` are those of a task that names none. Raises Refused.
+    """
     task = state.find(task_id)
     if task.status in (Status.APPROVED, Status.MERGED):
+        _refuse_another(task, commit, task.evidence.commit if task.evidence is not None else task.commit)
         return ()
     if task.status is not Status.WAITING_FOR_PERSON:
         raise Refused(f"{task.id} is {task.status}; only a task that waits for a person can be approved")
     work = newest_work(task)
     if work is None or work.outcome is None or not work.outcome.commit:
         raise Refused(f"{task.id} has no commit to approve; `coord retry {task.id}` starts over")
+    _refuse_another(task, commit, work.outcome.commit)
+    return (e.TaskApproved(task=task.id, evidence=_persons(task, work.outcome.commit, person, at, gates)),)
+
+
+def _refuse_another(task: Task, asked: str, newest: str) -> None:
+    if asked and (len(asked) < SHORTEST_COMMIT or not newest.startswith(asked.lower())):
+        raise Refused(
+            f"the newest commit of {task.id} is {newest}, and you name {asked!r}; look at it with "
+            f"`coord show {task.id}`, then say `coord approve {task.id} --commit {newest[:12]}`"
+        )
+
+
+def _persons(task: Task, commit: str, person: str, at: float, gates: Sequence[str]) -> e.Evidence:
+    """What a person let through, and against what: gates that failed or never ran, and a reviewer's rejection."""
+    wanted = task.spec.gates if task.spec.gates is not None else gates
     ended = [run.outcome for run in task.runs if run.purpose is Purpose.GATE and run.outcome is not None]
-    newest = {r.gate: r for outcome in ended for r in outcome.gates if r.commit == work.outcome.commit}
-    diff = work.outcome.diff
-    evidence = e.Evidence(
-        commit=work.outcome.commit,
-        base=work.outcome.base,
+    newest = {r.gate: r for outcome in ended for r in outcome.gates if r.commit == commit}
+    against = [f"gate {name} exited {result.exit_code}" for name, result in newest.items() if not result.passed]
+    against += [f"gate {name} has not run on it" for name in wanted if name not in newest]
+    against += [f"{run.id} rejected it" for run in task.runs if run.verdict_on(commit) == "reject"]
+    who = f"approved by a person ({person})" if person else "approved by a person"
+    who += "".join(f" after {run.id} approved it" for run in task.runs if run.verdict_on(commit) == "approve")
+    return evidence(
+        task,
+        commit,
         gates=tuple(newest.values()),
-        gates_configured=bool(newest),
+        gates_configured=bool(newest or wanted),
         reviewer="person",
+        person=person,
         verdict="approve",
-        reason="approved by a person",
-        files=diff.files if diff else 0,
-        insertions=diff.insertions if diff else 0,
-        deletions=diff.deletions if diff else 0,
-        cost_usd=task.usage.cost_usd,
+        reason=f"{who}, although {', '.join(against)}" if against else who,
+        rules=task.rules,
+        decided_at=at,
     )
-    return (e.TaskApproved(task=task.id, evidence=evidence),)
+
+
+def evidence(task: Task, commit: str, **said: Any) -> e.Evidence:
+    """What speaks for one commit: how large the change is, by the run that made it, and what the task has cost."""
+    work = task.work_of(commit)
+    outcome = work.outcome if work is not None else None
+    diff = (outcome.diff if outcome is not None else None) or DiffStat()
+    usage = task.usage
+    return e.Evidence(
+        commit=commit,
+        base=outcome.base if outcome is not None else task.base,
+        files=diff.files,
+        insertions=diff.insertions,
+        deletions=diff.deletions,
+        binaries=diff.binaries,
+        cost_usd=usage.cost_usd,
+        cost_estimated=usage.estimated,
+        **said,
+    )
 
 
 def newest_work(task: Task) -> Run | None:

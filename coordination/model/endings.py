@@ -104,6 +104,13 @@ _KINDS = (
         ),
     ),
     Kind(
+        name="judged another commit",
+        says="the reviewer's verdict is about another commit than it was asked about, and counts for nothing",
+        how=How.FRESH,
+        most=1,
+        codes=("other_commit",),
+    ),
+    Kind(
         name="authentication",
         says="the service does not accept the key or login",
         how=How.WAIT,
@@ -206,7 +213,7 @@ _KINDS = (
         most=1,
         codes=(
             *("unsuitable", "spawn_failed", "initialize_failed", "turn_setup_failed", "request", "directory_lost"),
-            *("no_start", "Unsuitable", "NotFound"),
+            *("no_start", "Unsuitable", "NotFound", "setup_failed"),
         ),
     ),
     Kind(
@@ -215,6 +222,13 @@ _KINDS = (
         how=How.FRESH,
         most=1,
         codes=("settings_not_applied",),
+    ),
+    Kind(
+        name="branch astray",
+        says="the integration branch is not where it could be landed on",
+        how=How.WAIT,
+        most=50,
+        codes=("astray",),
     ),
     Kind(
         name="changed what it may not",

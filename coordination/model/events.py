@@ -15,7 +15,7 @@ import msgspec
 import orjson
 
 from coordination.errors import LogDamaged
-from coordination.model.runs import GateResult, Limits, Outcome, Purpose, Value
+from coordination.model.runs import GateResult, Limits, Member, Outcome, Purpose, Rule, Value
 from coordination.model.tasks import TaskSpec
 
 
@@ -50,6 +50,9 @@ class RunPlanned(Event, tag=True, frozen=True, kw_only=True):
     account: str = ""  # whose limits it shares; "" for what asks no service
     continues: str = ""  # the run whose session it goes on with
     lean: bool = False  # without packed context
+    rules: tuple[Rule, ...] = ()  # of a review: what spoke when it was asked for
+    onto: str = ""  # of a landing: where the integration branch was
+    batch: tuple[Member, ...] = ()  # of a landing: the others that it takes along
 
 
 class RunStarted(Event, tag=True, frozen=True, kw_only=True):
@@ -106,13 +109,18 @@ class Evidence(Value, frozen=True, kw_only=True):
     gates: tuple[GateResult, ...] = ()
     gates_configured: bool = True
     reviewer: str = ""  # the review run, "person", or "" when none was needed
+    person: str = ""  # who that was: the name of the user
     verdict: str = ""  # approve | skipped
     reason: str = ""  # why that verdict was enough
+    rules: tuple[Rule, ...] = ()  # every rule that spoke, with its numbers
+    decided_at: float = 0.0
     files: int = 0
     insertions: int = 0
     deletions: int = 0
+    binaries: int = 0  # files among them whose change has no lines to count
     cited: tuple[str, ...] = ()
     cost_usd: float = 0.0
+    cost_estimated: bool = False
 
 
 class TaskApproved(Event, tag=True, frozen=True, kw_only=True):
@@ -167,6 +175,7 @@ class TaskEscalated(Event, tag=True, frozen=True, kw_only=True):
     task: str
     reason: str
     raises: str = ""
+    rules: tuple[Rule, ...] = ()
 
 
 class TaskHeld(Event, tag=True, frozen=True, kw_only=True):
@@ -223,6 +232,14 @@ class IntegrationCreated(Event, tag=True, frozen=True, kw_only=True):
     target: str
 
 
+class IntegrationRestored(Event, tag=True, frozen=True, kw_only=True):
+    """The integration branch was gone and was made again, with everything that is known to have been on it."""
+
+    branch: str
+    commit: str
+    reason: str = ""
+
+
 class BatchLost(Event, tag=True, frozen=True, kw_only=True):
     """Repair found the batch with this number damaged or missing; this stands in its place.
 
@@ -256,6 +273,7 @@ AnyEvent = (
     | SupervisorStopped
     | StopRequested
     | IntegrationCreated
+    | IntegrationRestored
     | BatchLost
 )
 

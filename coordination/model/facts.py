@@ -17,6 +17,7 @@ class Facts(Value, frozen=True, kw_only=True):
     settings: Settings = Settings()
     roles: dict[str, Role] = {}
     integration: str = ""  # head of the integration branch; "" when it does not exist
+    astray: str = ""  # why nothing may land on the integration branch, and what to run; "": it may
     bases: dict[str, str] = {}  # task -> the SHA its ``base`` names, "" when it is not acceptable
     starting: bool = True  # False while draining: what runs may finish, nothing new starts
     stopping: bool = False  # no run of any kind starts; only what ended is settled

@@ -21,7 +21,16 @@ def named_in(raw: bytes) -> tuple[str, ...]:
 
 def tasks_of(events: Sequence[e.AnyEvent]) -> tuple[str, ...]:
     """The ids of the tasks that events speak of."""
-    return tuple(sorted({event.task for event in events if not isinstance(event, _OF_NO_TASK)}))
+    found = {event.task for event in events if not isinstance(event, _OF_NO_TASK)}
+    for event in events:
+        match event:
+            case e.RunPlanned(batch=batch):
+                found.update(member.task for member in batch)
+            case e.RunEnded(outcome=outcome):
+                found.update(landed.task for landed in outcome.batch)
+            case _:
+                pass
+    return tuple(sorted(found))
 
 
 _OF_NO_TASK = (
@@ -31,5 +40,6 @@ _OF_NO_TASK = (
     e.SupervisorStopped,
     e.StopRequested,
     e.IntegrationCreated,
+    e.IntegrationRestored,
     e.BatchLost,
 )

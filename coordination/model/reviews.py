@@ -1,6 +1,7 @@
 """What does a reviewer answer? The schema it must keep to, and how its answer is read.
 
-A malformed verdict is not an approval: ``parse`` raises instead of guessing.
+A malformed verdict is not an approval: ``parse`` raises instead of guessing. The schema asks for the commit and does
+not say it: a reviewer that looked at another one shall be found out, not corrected until it says the right name.
 """
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ from coordination.model.runs import Finding, Value
 REVIEW_SCHEMA: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
-    "required": ["verdict", "summary", "findings"],
+    "required": ["commit", "verdict", "summary", "findings"],
     "properties": {
+        "commit": {
+            "type": "string",
+            "pattern": "^[0-9a-f]{40,64}$",
+            "description": "The full name of the commit that you judged.",
+        },
         "verdict": {"type": "string", "enum": ["approve", "reject"]},
         "summary": {"type": "string", "description": "Why, in a few sentences."},
         "findings": {
@@ -40,6 +46,7 @@ REVIEW_SCHEMA: dict[str, Any] = {
 class Review(Value):
     """A reviewer's answer."""
 
+    commit: str
     verdict: Literal["approve", "reject"]
     summary: str = ""
     findings: tuple[Finding, ...] = ()

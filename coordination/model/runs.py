@@ -72,6 +72,29 @@ class Finding(Value, frozen=True, kw_only=True):
     line: int = 0
     severity: str = "major"  # blocker | major | minor
 
+    @property
+    def told(self) -> str:
+        """As a line of text."""
+        line = f":{self.line}" if self.line else ""
+        place = f"{self.file}{line}: " if self.file else ""
+        return f"- [{self.severity}] {place}{self.message}"
+
+
+class Rule(Value, frozen=True, kw_only=True):
+    """One rule that spoke when it was decided whether a commit may land, with its numbers."""
+
+    rule: str  # task | gates | flaky | size | kind | history | protected
+    asks: str = ""  # review | person; "": it is content
+    found: str = ""
+
+
+class GateTry(Value, frozen=True, kw_only=True):
+    """One time that a gate's command ran, and failed."""
+
+    exit_code: int
+    seconds: float = 0.0
+    output: str = ""  # the tail, at most 16 KiB
+
 
 class GateResult(Value, frozen=True, kw_only=True):
     """What a gate printed and how it exited, bound to the commit it ran on."""
@@ -81,6 +104,9 @@ class GateResult(Value, frozen=True, kw_only=True):
     exit_code: int
     seconds: float = 0.0
     output: str = ""  # the tail, at most 16 KiB
+    flaky: bool = False  # it passed, but not at the first try
+    failures: tuple[GateTry, ...] = ()  # the tries before this one
+    cached: str = ""  # it was not run: the run in which it passed on the same files
 
     @property
     def passed(self) -> bool:
@@ -95,6 +121,24 @@ class ConflictReport(Value, frozen=True, kw_only=True):
     others: tuple[str, ...] = ()  # tasks that landed changes to those files
     integration: str = ""  # the commit on the other side
     detail: str = ""
+
+
+class Member(Value, frozen=True, kw_only=True):
+    """Another approved commit that lands in the same run."""
+
+    task: str
+    commit: str
+
+
+class Landed(Value, frozen=True, kw_only=True):
+    """What became of one member of a batch. ``merge`` is on the integration branch when ``kind`` is merged."""
+
+    task: str
+    kind: str  # merged | conflict | gate_failed | left, of which nothing is known
+    merge: str = ""
+    gates: tuple[GateResult, ...] = ()
+    conflict: ConflictReport | None = None
+    reason: str = ""
 
 
 class Usage(Value, frozen=True, kw_only=True):
@@ -118,10 +162,14 @@ class Outcome(Value, frozen=True, kw_only=True):
     diff: DiffStat | None = None
     report: str = ""  # the agent's last words; the evidence of a read-only task
     cited: tuple[str, ...] = ()  # paths named in the report that exist at the base commit
+    changed: tuple[str, ...] = ()  # the files that a work run's commit changes, as git says; both names of a rename
+    unlisted: int = 0  # how many more there are
     verdict: str = ""  # approve | reject, of a review
+    judged: str = ""  # the commit that the verdict names
     findings: tuple[Finding, ...] = ()
     gates: tuple[GateResult, ...] = ()
     conflict: ConflictReport | None = None
+    batch: tuple[Landed, ...] = ()  # what became of the others that a landing took along
     usage: Usage = Usage()
     model: str = ""
     session: str = ""
@@ -141,6 +189,30 @@ class GateCommand(Value, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     timeout_seconds: float = 600.0
     network: bool = False
+    reruns: int = 0  # how often it is run again when it fails
+    cache: bool = False  # that it passed is kept, to count for whatever has the same files
+    fresh: bool = False  # it is run even if it passed on the same files before
+
+
+class SetUp(Value, frozen=True, kw_only=True):
+    """What is done in a fresh workspace before anybody works or judges there."""
+
+    commands: tuple[tuple[str, ...], ...] = ()
+    copy: tuple[str, ...] = ()  # files of the main worktree, relative to its top
+    keep: tuple[str, ...] = ()  # directories that the commands make, kept for other workspaces
+    key: tuple[str, ...] = ()  # files that say what is in them
+    root: str = ""  # the main worktree, absolute
+    network: bool = False
+    timeout_seconds: float = 600.0
+
+
+class SandboxRequest(Value, frozen=True, kw_only=True):
+    """Within what gates and set-up run."""
+
+    program: str = ""  # bubblewrap; "": none works here, or none is wanted
+    required: bool = False
+    hidden: tuple[str, ...] = ()  # places whose content is not seen
+    shown: tuple[str, ...] = ()  # places that are seen although they may lie in a hidden one
 
 
 class AgentRequest(Value, frozen=True, kw_only=True):
@@ -157,6 +229,7 @@ class AgentRequest(Value, frozen=True, kw_only=True):
     tools: tuple[str, ...] = ()
     writes: bool = False
     shell: bool = False  # may run commands, if a sandbox works (or settings say so)
+    commit: str = ""  # what a review judges
     schema: dict[str, Any] | None = None  # JSON schema of the answer
     limits: Limits = Limits()
     session: str = ""  # UUID
@@ -182,6 +255,24 @@ class WorkspaceRequest(Value, frozen=True, kw_only=True):
     bring_in: str = ""  # integration commit to merge in before the agent starts (after a conflict)
 
 
+class MemberRequest(Value, frozen=True, kw_only=True):
+    """One commit of several that are to be landed, and what its merge is to say."""
+
+    task: str
+    commit: str
+    message: str = ""
+    trailers: dict[str, str] = {}
+    gates: tuple[str, ...] | None = None  # names: they must pass on whatever lands it; None: all that the run has
+
+
+class Pooling(Value, frozen=True, kw_only=True):
+    """How many trees of workspaces that were taken down are kept for the next ones. 0: none."""
+
+    trees: int = 0
+    bytes: int = 0  # all together
+    files_min: int = 0  # a smaller tree is made as quickly as it is recycled
+
+
 class LandingRequest(Value, frozen=True, kw_only=True):
     """What is to be landed, and where."""
 
@@ -190,6 +281,9 @@ class LandingRequest(Value, frozen=True, kw_only=True):
     target: str = ""
     message: str = ""
     trailers: dict[str, str] = {}
+    gates: tuple[str, ...] | None = None
+    onto: str = ""  # where the branch was when this was planned: it must still contain that
+    batch: tuple[MemberRequest, ...] = ()  # the others, in the order in which they are to land
 
 
 class Confinement(Value, frozen=True, kw_only=True):
@@ -213,8 +307,11 @@ class RunRequest(Value, frozen=True, kw_only=True):
     workspace: WorkspaceRequest
     limits: Limits
     confinement: Confinement = Confinement()
+    pooling: Pooling = Pooling()
     agent: AgentRequest | None = None
     gates: tuple[GateCommand, ...] = ()
+    setup: SetUp = SetUp()
+    sandbox: SandboxRequest = SandboxRequest()
     landing: LandingRequest | None = None
     author: dict[str, str] = {}  # trailers of the task commit
     title: str = ""

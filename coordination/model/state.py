@@ -18,7 +18,7 @@ from coordination.model import accounts, money
 from coordination.model import events as e
 from coordination.model.accounts import Account
 from coordination.model.money import Money
-from coordination.model.runs import Ending, Limits, Outcome, Purpose, Usage, Value
+from coordination.model.runs import Ending, Landed, Limits, Member, Outcome, Purpose, Rule, Usage, Value
 from coordination.model.tasks import ENDED, ENDED_WELL, TRANSITIONS, Status, TaskSpec
 
 FEEDBACK_MAX = 12
@@ -43,6 +43,8 @@ class Run(Value, frozen=True, kw_only=True):
     account: str = ""
     continues: str = ""  # the run whose session it goes on with
     lean: bool = False
+    onto: str = ""
+    batch: tuple[Member, ...] = ()
     started_at: float = 0.0
     pid: int = 0
     ended_at: float = 0.0
@@ -57,6 +59,13 @@ class Run(Value, frozen=True, kw_only=True):
     def succeeded(self) -> bool:
         """Whether it ended well."""
         return self.outcome is not None and self.outcome.ending is Ending.SUCCEEDED
+
+    def verdict_on(self, commit: str) -> str:
+        """What it said of exactly that commit, approve or reject; "" when it is no review of it."""
+        if self.purpose is not Purpose.REVIEW or self.commit != commit or self.outcome is None or not self.succeeded:
+            return ""
+        # a log of the time when verdicts named no commit was believed; what is recorded since was compared
+        return self.outcome.verdict if self.outcome.judged in ("", commit) else ""
 
 
 class Task(Value, frozen=True, kw_only=True):
@@ -87,12 +96,17 @@ class Task(Value, frozen=True, kw_only=True):
     report: str = ""
     chain: tuple[str, ...] = ()
     feedback: tuple[e.RequeueReason, ...] = ()
+    rules: tuple[Rule, ...] = ()  # what spoke when its commit was last judged
     evidence: e.Evidence | None = None
     runs: tuple[Run, ...] = ()
     refused: tuple[str, ...] = ()
     changed_at: float = 0.0
     doubt: int = 0  # the lost batch that named it last, until a person decides or it ends; 0: there is none
     skipped: int = 0  # numbers that runs in lost batches may have had
+    lands_with: str = ""  # the landing of another task that takes it along, while that lives
+    taken_along: tuple[str, ...] = ()  # all that did so, oldest first
+    landed: Landed | None = None  # what became of it there, until that is acted upon
+    other_side: str = ""  # what to take in since such a landing sent it back: a commit, or "integration"
 
     @property
     def present(self) -> tuple[Run, ...]:
@@ -103,6 +117,11 @@ class Task(Value, frozen=True, kw_only=True):
     def live(self) -> tuple[Run, ...]:
         """Runs whose outcome is not known yet."""
         return tuple([run for run in self.runs if run.outcome is None])
+
+    def work_of(self, commit: str) -> Run | None:
+        """The newest work run that made that commit."""
+        made = (run for run in reversed(self.runs) if run.purpose is Purpose.WORK and run.outcome is not None)
+        return next((run for run in made if run.outcome is not None and run.outcome.commit == commit), None)
 
     @property
     def usage(self) -> Usage:
@@ -343,7 +362,17 @@ def _plan(state: State, record: e.Record, event: e.RunPlanned) -> None:
     if event.account:
         state.accounts[event.account] = accounts.planned(state.accounts.get(event.account, Account()), event.run)
         state.money = money.reserved(state.money, event.run, event.role, event.limits.budget_usd or 0.0)
-    _move(state, record, task.id, status, runs=runs, base=base, reason=event.reason)
+    said = {"rules": event.rules} if event.rules else {}
+    _move(state, record, task.id, status, runs=runs, base=base, reason=event.reason, **said)
+    for member in event.batch:
+        other = state.tasks.get(member.task)
+        if other is not None and _may_land(other, member.commit):
+            along = (*other.taken_along, event.run)
+            _put(state, record, other, lands_with=event.run, taken_along=along, landed=None)
+
+
+def _may_land(task: Task, commit: str) -> bool:
+    return task.status is Status.APPROVED and task.evidence is not None and task.evidence.commit == commit
 
 
 def _planned(record: e.Record, event: e.RunPlanned) -> Run:
@@ -364,6 +393,8 @@ def _planned(record: e.Record, event: e.RunPlanned) -> Run:
         account=event.account,
         continues=event.continues,
         lean=event.lean,
+        onto=event.onto,
+        batch=event.batch,
     )
 
 
@@ -384,8 +415,16 @@ def _end(state: State, record: e.Record, event: e.RunEnded) -> None:
         state.accounts[run.account] = accounts.ended(weather, run.id, run.planned_at, outcome, record.at)
     if run.purpose is Purpose.WORK and outcome.commit:
         _put(state, record, task, runs=runs, commit=outcome.commit, base=task.base or outcome.base)
+    elif run.purpose is Purpose.LANDING and outcome.ending in (Ending.CONFLICT, Ending.FAILED):
+        _put(state, record, task, runs=runs, other_side="")  # its own landing has the newest word
     else:
         _put(state, record, task, runs=runs)
+    told = {landed.task: landed for landed in outcome.batch if landed.kind != "left"}
+    for member in run.batch:
+        other = state.tasks.get(member.task)
+        if other is not None and other.lands_with == run.id:
+            said = told.get(member.task) if _may_land(other, member.commit) else None
+            _put(state, record, other, lands_with="", landed=said)
 
 
 def _with_run(task: Task, run_id: str, **changes: Any) -> tuple[Run, tuple[Run, ...]]:
@@ -418,21 +457,34 @@ def _requeue(state: State, record: e.Record, event: e.TaskRequeued) -> None:
         "not_before": event.not_before,
         "feedback": (*task.feedback, event.reason)[-FEEDBACK_MAX:],
         "chain": (),
+        "rules": (),
         "evidence": None,
         "reason": event.reason.message,
         "doubt": 0,
+        **_answered(task),
     }
     _move(state, record, task.id, Status.HELD if task.paused else Status.QUEUED, **changes)
 
 
+def _answered(task: Task) -> dict[str, Any]:
+    """The changes when what became of it in a landing with others was acted upon."""
+    if task.landed is None:
+        return {}
+    conflict = task.landed.conflict
+    with_target = conflict is not None and conflict.others == ("target",)
+    side = conflict.integration if conflict is not None and with_target else "integration"
+    return {"landed": None, "other_side": side if task.landed.kind != "merged" else task.other_side}
+
+
 def _approve(state: State, record: e.Record, event: e.TaskApproved) -> None:
-    said = {"evidence": event.evidence, "commit": event.evidence.commit, "reason": event.evidence.reason}
+    evidence = event.evidence
+    said = {"evidence": evidence, "commit": evidence.commit, "reason": evidence.reason, "rules": evidence.rules}
     _move(state, record, event.task, Status.APPROVED, landing=len(state.tasks[event.task].runs), doubt=0, **said)
 
 
 def _merge(state: State, record: e.Record, event: e.TaskMerged) -> None:
     state.merged += 1
-    _move(state, record, event.task, Status.MERGED, merge=event.merge, reason="landed")
+    _move(state, record, event.task, Status.MERGED, merge=event.merge, reason="landed", landed=None)
 
 
 def _finish(state: State, record: e.Record, event: e.TaskDone) -> None:
@@ -447,7 +499,8 @@ def _fail(state: State, record: e.Record, event: e.TaskFailed) -> None:
 
 
 def _cancel(state: State, record: e.Record, event: e.TaskCancelled) -> None:
-    _move(state, record, event.task, Status.CANCELLED, chain=(), reason=event.reason or "cancelled by a person")
+    told = _answered(state.tasks[event.task])
+    _move(state, record, event.task, Status.CANCELLED, chain=(), reason=event.reason or "cancelled by a person", **told)
 
 
 def _fail_after(state: State, record: e.Record, event: e.DependencyFailed) -> None:
@@ -459,6 +512,8 @@ def _escalate(state: State, record: e.Record, event: e.TaskEscalated) -> None:
     counters = {
         "rounds": task.rounds + (event.raises == "rounds"),
         "returns": task.returns + (event.raises == "returns"),
+        "rules": event.rules or task.rules,
+        **_answered(task),
     }
     _move(state, record, task.id, Status.WAITING_FOR_PERSON, reason=event.reason, **counters)
 
@@ -501,7 +556,7 @@ def _ask_to_stop(state: State, _record: e.Record, event: e.StopRequested) -> Non
         state.stop = event.mode
 
 
-def _integrate(state: State, _record: e.Record, event: e.IntegrationCreated) -> None:
+def _integrate(state: State, _record: e.Record, event: e.IntegrationCreated | e.IntegrationRestored) -> None:
     state.integration = event.commit
 
 
@@ -646,5 +701,6 @@ _MEANINGS: dict[type[Any], Callable[[State, e.Record, Any], None]] = {
     e.SupervisorStopped: _leave,
     e.StopRequested: _ask_to_stop,
     e.IntegrationCreated: _integrate,
+    e.IntegrationRestored: _integrate,
     e.BatchLost: _lose,
 }

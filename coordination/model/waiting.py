@@ -96,6 +96,8 @@ def hindrances(state: State, facts: Facts, task: Task, holding: Iterable[Task] |
         reasons.append("everything is paused; `coord resume` goes on")
     if task.status is Status.HELD:
         reasons.append(f"paused by a person; `coord resume {task.id}` releases it")
+    if facts.astray and not facts.integration and (not task.base or task.other_side or _tried_to_land(task)):
+        reasons.append(facts.astray)  # it would start from that branch, or take it in
     reasons += [f"waits for {unknown!r}, which nobody has submitted" for unknown in unknown_dependencies(state, task)]
     reasons += [f"waits for {other.id} ({other.status})" for other in unfinished_dependencies(state, task)]
     # Nobody is told to wait for longer than the longest delay: what lies beyond was said by a clock that went back.
@@ -108,6 +110,10 @@ def hindrances(state: State, facts: Facts, task: Task, holding: Iterable[Task] |
             if other.id != task.id and overlap(task.spec.paths, other.spec.paths):
                 reasons.append(f"its paths overlap those of {other.id}, which holds them")
     return reasons
+
+
+def _tried_to_land(task: Task) -> bool:
+    return any(run.purpose is Purpose.LANDING for run in task.runs)
 
 
 def looks_held(state: State, task: Task) -> bool:

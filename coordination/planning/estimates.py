@@ -136,7 +136,8 @@ def _reviewer(facts: Facts, policies: Policies, task: Task) -> Reviewer | None:
     if spec.kind.read_only or spec.review is ReviewMode.NEVER:
         return None
     gates = spec.gates if spec.gates is not None else facts.settings.gates.default
-    spared = facts.settings.review.small_lines if gates and spec.review is ReviewMode.AUTO else 0
+    sparing = gates and spec.review is ReviewMode.AUTO and str(spec.kind) not in facts.settings.review.kinds
+    spared = facts.settings.review.small_lines if sparing else 0
     role, _ = route(facts, policies, as_review(task))
     if role is None:
         return Reviewer(role="", model="", spared_lines=spared)

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
+from coordination.model import commands
 from coordination.model import events as e
-from coordination.model.commands import newest_work
 from coordination.model.endings import How
 from coordination.model.facts import Facts
 from coordination.model.roles import Role
-from coordination.model.runs import Ending, Limits, Purpose
+from coordination.model.runs import Ending, Landed, Limits, Member, Purpose, Rule
 from coordination.model.state import Run, State, Task
 from coordination.model.tasks import Kind, Status
 from coordination.model.waiting import hindrances, holders, in_order, live_by_role, live_landing, order_key
@@ -124,8 +124,10 @@ class _Step:
             base=outcome.base,
             verdict="report",
             reason="read-only: a report, the cited paths that exist at the base commit, and an unchanged tree",
+            decided_at=self.facts.now,
             cited=outcome.cited,
             cost_usd=task.usage.cost_usd,
+            cost_estimated=task.usage.estimated,
         )
         yield e.TaskDone(task=task.id, evidence=evidence, report=outcome.report)
 
@@ -136,8 +138,10 @@ class _Step:
         match verdict.judgement:
             case Judgement.ACCEPT:
                 yield e.TaskApproved(task=task.id, evidence=self._evidence(task, self._reasons(task)))
+            case Judgement.CONFIRM:
+                yield e.TaskEscalated(task=task.id, reason=verdict.reason, rules=self._rules(task))
             case Judgement.REVIEW:
-                yield from self._review(task)
+                yield from self._review(task, verdict.reason)
             case Judgement.GATE:
                 yield from self._gate(task, verdict.gates)
             case Judgement.AGAIN:
@@ -147,14 +151,17 @@ class _Step:
                 reason = e.RequeueReason(kind="rejected", message=verdict.reason, run=last)
                 yield e.TaskRequeued(task=task.id, reason=reason)
             case Judgement.PERSON:
-                last_said = task.present[-1].outcome
-                rejected = last_said is not None and last_said.verdict == "reject"
+                rejected = task.present[-1].verdict_on(task.commit) == "reject"
                 # After the last round a person decides every further one: the counter stays at its limit.
                 counted = rejected and task.rounds < self.facts.settings.limits.rounds_max
-                yield e.TaskEscalated(task=task.id, reason=verdict.reason, raises="rounds" if counted else "")
+                raises = "rounds" if counted else ""
+                yield e.TaskEscalated(task=task.id, reason=verdict.reason, raises=raises, rules=self._rules(task))
 
     def _reasons(self, task: Task) -> str:
         return "; ".join(self.policies.reasons(self.facts, task, task.present))
+
+    def _rules(self, task: Task) -> tuple[Rule, ...]:
+        return self.policies.rules(self.facts, task, task.present)
 
     def _again(self, task: Task, reason: str) -> Iterator[e.AnyEvent]:
         most = int(task.spec.attempts_max or self.facts.settings.limits.attempts_max)
@@ -170,7 +177,6 @@ class _Step:
             return
         self._take(GATE)
         name = names[0]
-        timeout = self.facts.settings.gates.named[name].timeout_seconds
         yield e.RunPlanned(
             task=task.id,
             run=task.next_run(Purpose.GATE),
@@ -179,10 +185,16 @@ class _Step:
             gate=name,
             commit=task.commit,
             base=task.base,
-            limits=Limits(timeout_seconds=timeout),
+            limits=Limits(timeout_seconds=self._gate_seconds(name)),
         )
 
-    def _review(self, task: Task) -> Iterator[e.AnyEvent]:
+    def _gate_seconds(self, name: str) -> float:
+        """How long a gate may take with all its tries; set-up comes before each, before the first to every run."""
+        settings = self.facts.settings
+        once = settings.gates.named[name].timeout_seconds
+        return once + settings.gates.reruns * (once + settings.setup.most_seconds)
+
+    def _review(self, task: Task, asked: str) -> Iterator[e.AnyEvent]:
         reviewing = as_review(task)
         role, why = route(self.facts, self.policies, reviewing)
         if role is None:
@@ -204,7 +216,8 @@ class _Step:
             purpose=Purpose.REVIEW,
             role=role.name,
             model=self._model_for_review(task, role),
-            reason=f"review of {task.commit[:12]}: {why}",
+            reason=f"review of {task.commit[:12]}: {why}; {asked}",
+            rules=self._rules(task),
             commit=task.commit,
             base=task.base,
             limits=limits,
@@ -220,38 +233,41 @@ class _Step:
         return self.facts.fallback_model(role.name) if how is How.OTHER_MODEL else tried[-1].model
 
     def _evidence(self, task: Task, reason: str) -> e.Evidence:
-        work = newest_work(task)
-        diff = work.outcome.diff if work is not None and work.outcome is not None else None
-        found = results(task.present, task.commit)
-        reviews = [r for r in task.present if r.purpose is Purpose.REVIEW and r.succeeded and r.commit == task.commit]
-        return e.Evidence(
-            commit=task.commit,
-            base=work.outcome.base if work is not None and work.outcome is not None else task.base,
-            gates=tuple(found.values()),
-            gates_configured=bool(found),
-            reviewer=reviews[-1].id if reviews else "",
-            verdict="approve" if reviews else "skipped",
+        """All of it of the one commit that is judged: what others said of another one is no part of it."""
+        wanted = task.spec.gates if task.spec.gates is not None else self.facts.settings.gates.default
+        approving = [run for run in task.present if run.verdict_on(task.commit) == "approve"]
+        return commands.evidence(
+            task,
+            task.commit,
+            gates=tuple(results(task.present, task.commit).values()),
+            gates_configured=bool(wanted),
+            reviewer=approving[-1].id if approving else "",
+            verdict="approve" if approving else "skipped",
             reason=reason,
-            files=diff.files if diff else 0,
-            insertions=diff.insertions if diff else 0,
-            deletions=diff.deletions if diff else 0,
-            cost_usd=task.usage.cost_usd,
+            rules=self._rules(task),
+            decided_at=self.facts.now,
         )
 
     # -- land --------------------------------------------------------------------------------------------------------
 
     def land(self) -> Iterator[e.AnyEvent]:
-        """Settle what tried to land, then let the next one try. Never two at once."""
-        busy = live_landing(self.state)
+        """Settle what tried to land, then let the next one try, with those behind it. Never two at once."""
+        first: Task | None = None
+        behind: list[Task] = []
         for task in self.tasks:
-            if task.status is not Status.APPROVED or task.live:
+            if task.status is not Status.APPROVED or task.live or task.lands_with:
                 continue
             tried = task.runs[task.landing :]
-            if tried and not self._again_landing(task, tried[-1]):
+            if task.landed is not None:
+                yield from self._landed_with(task, task.landed)
+            elif tried and not self._again_landing(task, tried[-1]):
                 yield from self._landed(task, tried[-1])
-            elif not busy and not self._still(task) and not (tried and self._early(task, tried[-1])):
-                busy = True
-                yield self._landing(task)
+            elif not self._still(task) and not (tried and self._early(task, tried[-1])):
+                first = first or task
+                if not tried:  # what ended a landing without a word may end the next one: it goes alone
+                    behind.append(task)
+        if first is not None and not self.facts.astray and not live_landing(self.state):
+            yield self._landing(first, behind)
 
     def _again_landing(self, task: Task, last: Run) -> bool:
         """Whether the newest landing ended without a word about the commit, and is simply made again."""
@@ -260,17 +276,40 @@ class _Step:
             return False
         return self.policies.remedy(self.facts, task, last).rank <= Rank.RETRY
 
-    def _landing(self, task: Task) -> e.RunPlanned:
+    def _landing(self, task: Task, able: Sequence[Task]) -> e.RunPlanned:
+        """The first in order lands; the others come along unless it ended a landing without a word before."""
         assert task.evidence is not None
+        others = [other for other in able if other.id != task.id] if task in able else []
+        batch = _members(others[: self.facts.settings.landing.batch_max - 1])
+        along = f"; with {', '.join(member.task for member in batch)}" if batch else ""
+        # finding who breaks the gates doubles the largest batch that can be searched with each further try
+        tries = 1 + len(batch).bit_length()
         return e.RunPlanned(
             task=task.id,
             run=task.next_run(Purpose.LANDING),
             purpose=Purpose.LANDING,
-            reason=f"lands {task.evidence.commit[:12]}: {task.evidence.reason}",
+            reason=f"lands {task.evidence.commit[:12]}: {task.evidence.reason}{along}",
             commit=task.evidence.commit,
             base=task.base,
-            limits=Limits(timeout_seconds=self.facts.settings.limits.timeout_seconds),
+            limits=Limits(timeout_seconds=self._landing_seconds([task, *others]) * tries),
+            onto=self.facts.integration,
+            batch=batch,
         )
+
+    def _landing_seconds(self, tasks: Sequence[Task]) -> float:
+        """How long merging them and running all their gates once may take."""
+        settings = self.facts.settings
+        wanted = [task.spec.gates if task.spec.gates is not None else settings.gates.default for task in tasks]
+        names = {name for each in wanted for name in each if name in settings.gates.named}
+        return max(settings.limits.timeout_seconds, sum(map(self._gate_seconds, sorted(names))))
+
+    def _landed_with(self, task: Task, landed: Landed) -> Iterator[e.AnyEvent]:
+        """What follows from the landing of another task that took this one along."""
+        assert task.evidence is not None
+        if landed.kind == "merged":
+            yield e.TaskMerged(task=task.id, commit=task.evidence.commit, merge=landed.merge, gates=landed.gates)
+        else:
+            yield from self._returned(task, landed.reason)
 
     def _landed(self, task: Task, run: Run) -> Iterator[e.AnyEvent]:
         assert run.outcome is not None
@@ -278,21 +317,22 @@ class _Step:
         if outcome.ending is Ending.SUCCEEDED:
             yield e.TaskMerged(task=task.id, commit=run.commit, merge=outcome.commit, gates=outcome.gates)
         elif outcome.ending in (Ending.CONFLICT, Ending.FAILED):
-            yield from self._returned(task, run)
+            yield from self._returned(task, outcome.reason, run)
         else:
             yield e.TaskEscalated(task=task.id, reason=f"{run.id} {outcome.ending}: {outcome.reason}")
 
-    def _returned(self, task: Task, run: Run) -> Iterator[e.AnyEvent]:
-        assert run.outcome is not None
-        said = run.outcome.reason
-        if run.outcome.code == "refused":
+    def _returned(self, task: Task, said: str, run: Run | None = None) -> Iterator[e.AnyEvent]:
+        """Back to work, as often as it may; ``run`` is its own landing."""
+        if run is not None and run.outcome is not None and run.outcome.code == "refused":
             yield e.TaskEscalated(task=task.id, reason=said)
         elif task.returns + 1 >= self.facts.settings.limits.returns_max:
             reason = f"came back from landing {task.returns + 1} times: {said}"
             counted = task.returns < self.facts.settings.limits.returns_max
             yield e.TaskEscalated(task=task.id, reason=reason, raises="returns" if counted else "")
         else:
-            why = e.RequeueReason(kind="conflict", message=said, run=run.id)
+            why = e.RequeueReason(
+                kind="conflict", message=said, run=run.id if run is not None else task.taken_along[-1]
+            )
             yield e.TaskRequeued(task=task.id, reason=why)
 
     # -- dependencies ------------------------------------------------------------------------------------------------
@@ -388,12 +428,18 @@ def _other_side(task: Task, integration: str) -> str:
     A try that failed after the conflict leaves the merge undone, and a commit that holds the merge is to be compared
     with the other side, not with where the task once began. A conflict with the user's own branch is settled with that.
     """
+    if task.other_side:
+        return integration if task.other_side == "integration" else task.other_side
     landings = [run.outcome for run in task.runs if run.purpose is Purpose.LANDING and run.outcome is not None]
     back = [o for o in landings if o.ending in (Ending.CONFLICT, Ending.FAILED) and o.code != "refused"]
     if not back:
         return ""
     conflict = back[-1].conflict
     return conflict.integration if conflict is not None and conflict.others == ("target",) else integration
+
+
+def _members(tasks: Sequence[Task]) -> tuple[Member, ...]:
+    return tuple(Member(task=task.id, commit=task.evidence.commit) for task in tasks if task.evidence is not None)
 
 
 def _used_up(limits: Limits) -> bool:

@@ -21,7 +21,7 @@ from coordination.model.endings import How
 from coordination.model.events import Record
 from coordination.model.facts import Facts
 from coordination.model.roles import Role
-from coordination.model.runs import Limits, Value
+from coordination.model.runs import Limits, Rule, Value
 from coordination.model.state import Run, State, Task
 
 M = TypeVar("M")
@@ -38,11 +38,12 @@ class Judgement(IntEnum):
     """What is to be done with a commit, mildest first."""
 
     ACCEPT = 0
-    REVIEW = 1
-    GATE = 2
-    AGAIN = 3  # back to the queue as a failure
-    REJECT = 4  # back to the queue as a rejected round
-    PERSON = 5
+    CONFIRM = 1  # nothing is wrong with it, and a person has to say so: asked when nobody wants anything else
+    REVIEW = 2
+    GATE = 3
+    AGAIN = 4  # back to the queue as a failure
+    REJECT = 5  # back to the queue as a rejected round
+    PERSON = 6
 
 
 class Verdict(Value, frozen=True, kw_only=True):
@@ -51,6 +52,7 @@ class Verdict(Value, frozen=True, kw_only=True):
     judgement: Judgement
     reason: str
     gates: tuple[str, ...] = ()  # with GATE: which are still to be run
+    rules: tuple[Rule, ...] = ()  # what it rests on; recorded with what follows
 
 
 class Rank(IntEnum):
@@ -129,15 +131,21 @@ class Policies:
 
     def verdict(self, facts: Facts, task: Task, runs: Sequence[Run]) -> Verdict:
         """The strictest of all verdicts; when all are silent, a person's."""
-        answers = [policy.judge(self._memory(facts, policy), facts, task, runs) for policy in self._members]
-        given = [verdict for verdict in answers if verdict is not None]
+        given = self._verdicts(facts, task, runs)
         silent = Verdict(judgement=Judgement.PERSON, reason="no policy has an opinion: a person decides")
-        return max(given, key=lambda verdict: (verdict.judgement, verdict.reason, verdict.gates), default=silent)
+        return max(given, key=lambda said: (said.judgement, said.reason, said.gates, repr(said.rules)), default=silent)
 
     def reasons(self, facts: Facts, task: Task, runs: Sequence[Run]) -> list[str]:
         """What every policy that judged has to say; recorded with an approval."""
+        return [verdict.reason for verdict in self._verdicts(facts, task, runs) if verdict.reason]
+
+    def rules(self, facts: Facts, task: Task, runs: Sequence[Run]) -> tuple[Rule, ...]:
+        """Every rule that any of them went by."""
+        return tuple(rule for verdict in self._verdicts(facts, task, runs) for rule in verdict.rules)
+
+    def _verdicts(self, facts: Facts, task: Task, runs: Sequence[Run]) -> list[Verdict]:
         answers = (policy.judge(self._memory(facts, policy), facts, task, runs) for policy in self._members)
-        return [verdict.reason for verdict in answers if verdict is not None]
+        return [verdict for verdict in answers if verdict is not None]
 
     def remedy(self, facts: Facts, task: Task, run: Run) -> Remedy:
         """The strictest of all remedies; when all are silent, a person's."""

@@ -40,13 +40,20 @@ class Gating(Policy[None]):
         missing = tuple(name for name in names if name not in found)
         if missing:
             return Verdict(judgement=Judgement.GATE, reason=f"gates to run: {', '.join(missing)}", gates=missing)
-        said = f"gates passed: {', '.join(names)}" if names else "no gates configured"
-        return Verdict(judgement=Judgement.ACCEPT, reason=said)
+        told = ", ".join(_passed(found[name]) for name in names)
+        return Verdict(judgement=Judgement.ACCEPT, reason=f"gates passed: {told}" if names else "no gates configured")
+
+
+def _passed(result: GateResult) -> str:
+    if result.flaky:
+        return f"{result.gate} (flaky: passed at try {len(result.failures) + 1})"
+    return f"{result.gate} (as in {result.cached})" if result.cached else result.gate
 
 
 def _told(result: GateResult) -> str:
     tail = result.output[-OUTPUT_SHOWN:]
-    return f"gate {result.gate!r} exited {result.exit_code} on {result.commit[:12]}:\n{tail}"
+    often = f", {len(result.failures) + 1} times" if result.failures else ""
+    return f"gate {result.gate!r} exited {result.exit_code} on {result.commit[:12]}{often}:\n{tail}"
 
 
 policy = Gating()

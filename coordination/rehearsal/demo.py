@@ -108,7 +108,7 @@ def _think(seconds: float) -> list[JSON]:
 
 
 def _verdict(verdict: str, summary: str, *findings: JSON) -> list[JSON]:
-    answer = {"verdict": verdict, "summary": summary, "findings": list(findings)}
+    answer = {"commit": "{commit}", "verdict": verdict, "summary": summary, "findings": list(findings)}
     return [{"type": "tool_use", "name": "StructuredOutput", "input": answer}]
 
 

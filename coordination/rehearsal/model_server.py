@@ -27,7 +27,8 @@ Scripts are data. A *catalogue* is either a mapping ``{name: script}``, a list o
 A conversation finds its script in its newest user text that names one in a line ``[[script NAME]]`` or that a case
 matches. Older texts are asked when newer ones (the program's own nudges) say nothing. Which step is played is the
 number of assistant messages after that text, so retries and resumed sessions stay in step without any memory here.
-``{cwd}`` in any string of an item stands for the working directory that the program named as the system.
+``{cwd}`` in any string of an item stands for the working directory that the program named as the system, ``{commit}``
+for the first commit that the text which chose the script names in full.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ JSON = Any
 Item = Mapping[str, JSON]
 
 _DIRECTIVE = re.compile(r"\[\[script ([A-Za-z0-9_.:-]+)\]\]")
+_COMMIT = re.compile(r"\bcommit ([0-9a-f]{40,64})\b")
 _WORKING_DIRECTORY = re.compile(r"[Ww]orking directory: *(\S[^\n]*)")
 
 
@@ -163,13 +165,21 @@ def working_directory(system: str) -> str:
     return str(found[-1]).strip() if found else ""
 
 
-def _filled(value: JSON, directory: str) -> JSON:
+def commit_named(prompt: str) -> str:
+    """Return the first commit that a text names in full, or "" when it names none."""
+    found = _COMMIT.search(prompt)
+    return found[1] if found else ""
+
+
+def _filled(value: JSON, names: Mapping[str, str]) -> JSON:
     if isinstance(value, str):
-        return value.replace("{cwd}", directory)
+        for name, meant in names.items():
+            value = value.replace(name, meant)
+        return value
     if isinstance(value, Mapping):
-        return {key: _filled(inner, directory) for key, inner in value.items()}
+        return {key: _filled(inner, names) for key, inner in value.items()}
     if isinstance(value, Sequence):
-        return [_filled(inner, directory) for inner in value]
+        return [_filled(inner, names) for inner in value]
     return value
 
 
@@ -246,15 +256,17 @@ def _block_events(index: int, block: Item) -> Iterator[dict[str, JSON]]:
     yield {"type": "content_block_stop", "index": index}
 
 
-def compose(items: Sequence[Item], body: Mapping[str, JSON]) -> Message:
+def compose(items: Sequence[Item], body: Mapping[str, JSON], prompt: str = "") -> Message:
     """Make the message that a step's items describe. Raises ValueError for an item of no known form."""
-    directory = working_directory(system_text(body))
+    names = {"{cwd}": working_directory(system_text(body))}
+    if commit := commit_named(prompt):
+        names["{commit}"] = commit
     parts: list[Item] = []
     usage: Mapping[str, int] = {}
     headers: Mapping[str, str] = {}
     stop_reason = ""
     for raw in items:
-        item = _filled(raw, directory)
+        item = _filled(raw, names)
         match item:
             case {"type": "text", "text": str()} | {"hang": True} | {"drop": True}:
                 parts.append(item)
@@ -333,7 +345,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             choice = self.server.catalogue.choose(body.get("messages", []))
             fault, items = self.server.due(session, choice)
-            message = compose(items if fault is None else _cut(fault), body)
+            message = compose(items if fault is None else _cut(fault), body, choice.prompt)
         except (NoScript, ValueError) as refusal:
             self._record(path, session, body, status=400)
             self._send_error(400, "invalid_request_error", str(refusal))

@@ -13,7 +13,7 @@ from coordination.model.events import Evidence
 from coordination.model.experience import lasted
 from coordination.model.facts import Facts
 from coordination.model.money import day_of
-from coordination.model.runs import Purpose
+from coordination.model.runs import GateResult, Purpose
 from coordination.model.state import Run, State, Task
 from coordination.model.tasks import Status
 from coordination.policy import Policies
@@ -196,6 +196,7 @@ def _bar(state: State, bar: Sequence[Span]) -> Row:
         "run": first.id,
         "title": _text(state.tasks[first.task].spec.title),
         "model": first.model,
+        "batch": len(first.batch),
         "ending": named(first)[0] if first.outcome is not None else "",
         "usd": first.outcome.usage.cost_usd if first.outcome is not None else 0.0,
         "bad": int(_bad(first)),
@@ -380,20 +381,21 @@ def _landed(chronicle: Chronicle, state: State) -> Row:
     writers = [(state.tasks[name], at) for name, at in newest if state.tasks[name].status is Status.MERGED]
     readers = [(state.tasks[name], at) for name, at in newest if state.tasks[name].status is Status.DONE]
     return {
-        "merged": _counted(writers),
-        "done": _counted(readers),
+        "merged": _counted(state, writers),
+        "done": _counted(state, readers),
         "seconds": _parts(task for task, _ in [*writers, *readers]),
     }
 
 
-def _counted(tasks: Sequence[tuple[Task, float]]) -> Row:
-    rows = [_arrival(task, at) for task, at in tasks[:LANDED_MAX]]
+def _counted(state: State, tasks: Sequence[tuple[Task, float]]) -> Row:
+    rows = [_arrival(state, task, at) for task, at in tasks[:LANDED_MAX]]
     return {"tasks": len(tasks), "rows": rows, "more": len(tasks) - len(rows)}
 
 
-def _arrival(task: Task, at: float) -> Row:
+def _arrival(state: State, task: Task, at: float) -> Row:
     evidence = task.evidence or Evidence(commit=task.commit)
-    landing = next((run.outcome for run in reversed(task.runs) if run.purpose is Purpose.LANDING and run.outcome), None)
+    runs = reversed(views.runs_of(state, task))  # with the landings of others that took it along
+    landing = next((run.outcome for run in runs if run.purpose is Purpose.LANDING and run.outcome is not None), None)
     gates = landing.gates if landing is not None and landing.gates else evidence.gates
     return _named(task) | {
         "at": at,
@@ -402,9 +404,10 @@ def _arrival(task: Task, at: float) -> Row:
         "estimated": task.usage.estimated,
         "commit": evidence.commit,
         "merge": task.merge,
-        "gates": [{"gate": gate.gate, "passed": gate.passed, "commit": gate.commit} for gate in gates],
+        "gates": [_gate(gate) for gate in gates],
         "gates_configured": evidence.gates_configured,
         "reviewer": evidence.reviewer,
+        "person": evidence.person,
         "reviewed_with": next((run.model for run in task.runs if run.id == evidence.reviewer), ""),
         "verdict": evidence.verdict,
         "reason": _text(evidence.reason),
@@ -414,6 +417,11 @@ def _arrival(task: Task, at: float) -> Row:
         "cited": len(evidence.cited),
         "rejections": sum(1 for run in task.runs if run.outcome and run.outcome.verdict == "reject"),
     }
+
+
+def _gate(found: GateResult) -> Row:
+    known = {"gate": found.gate, "passed": found.passed, "commit": found.commit}
+    return known | {"flaky": found.flaky, "cached": found.cached or None}
 
 
 def _parts(tasks: Iterable[Task]) -> Row:

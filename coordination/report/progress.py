@@ -79,7 +79,8 @@ def _tip(bar: Row) -> str:
         return f"{bar['runs']} runs, {bar['bad']} of them did not succeed; {took}"
     ending = "under way" if bar["live"] else bar["ending"]
     cost = f", {usd(bar['usd'])}" if bar["usd"] else ""
-    return f"{bar['run']}: {ending}; {took}{cost}\n{bar['title']}"
+    along = f" (and {many(bar['batch'], 'other task')})" if bar["batch"] else ""
+    return f"{bar['run']}{along}: {ending}; {took}{cost}\n{bar['title']}"
 
 
 def _shade(band: Row) -> str:

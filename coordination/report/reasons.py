@@ -52,7 +52,7 @@ def grouped(state: State, facts: Facts, at: float) -> dict[str, list[Task]]:
 
 
 def _reason(state: State, seen: Facts, task: Task, holding: Held, known: dict[tuple[object, ...], str]) -> str:
-    if task.runs and task.live:
+    if task.lands_with or (task.runs and task.live):
         return UNDER_WAY
     if task.status in (Status.WAITING_FOR_PERSON, Status.WAITING_FOR_ANSWER):
         return PERSON

@@ -129,7 +129,7 @@ def landed(found: Row) -> list[Element | None]:
 
 def _merged(task: Row) -> list[Any]:
     commits = el("span", _sha(task["commit"]), el("br"), _sha(task["merge"]))
-    gates = ", ".join(f"{gate['gate']} {'passed' if gate['passed'] else 'FAILED'}" for gate in task["gates"])
+    gates = ", ".join(map(_gate, task["gates"]))
     none = "no gates for it" if task["gates_configured"] else "no gates are set"
     change = f"{many(task['files'], 'file')} +{task['insertions']} -{task['deletions']}"
     return [
@@ -144,10 +144,18 @@ def _merged(task: Row) -> list[Any]:
     ]
 
 
+def _gate(gate: Row) -> str:
+    said = "passed" if gate["passed"] else "FAILED"
+    again = " when run again" if gate["flaky"] else ""
+    before = f" before, in {gate['cached']}" if gate["cached"] else ""
+    return f"{gate['gate']} {said}{again}{before}"
+
+
 def _reviewer(task: Row) -> str:
     rejected = f", after {many(task['rejections'], 'rejection')}" if task["rejections"] else ""
     if task["reviewer"] == "person":
-        return f"a person{rejected}: {task['reason']}"
+        name = f" ({task['person']})" if task["person"] else ""
+        return f"a person{name}{rejected}: {task['reason']}"
     if not task["reviewer"]:
         return f"none: {task['reason']}{rejected}"
     model = f" ({task['reviewed_with']})" if task["reviewed_with"] else ""

@@ -62,7 +62,8 @@ class Actor:
             return f"the task is {task.status}"
         if mode in ("finish", "force"):
             return "the supervisor stops"
-        limit = run.limits.timeout_seconds + 3 * self._coordinator.settings.supervisor.stop_grace_seconds
+        settings = self._coordinator.settings
+        limit = run.limits.timeout_seconds + settings.setup.most_seconds + 3 * settings.supervisor.stop_grace_seconds
         # Not by the wall clock: one that jumps (a laptop that slept) must not end every run.
         return "timeout" if run.started_at and self._waited(run) > limit else ""
 

@@ -50,13 +50,13 @@ def mend(coordinator: Coordinator) -> list[Leftover]:
             elif left.kind == "run":
                 _settle(coordinator, observer, left.name)
         # after the runs: one that has ended just now leaves its workspace like any other
-        workspaces = [_removed(coordinator, left) for left in _workspaces(coordinator, coordinator.state())]
+        workspaces = [_removed(coordinator, left) for left in unneeded_workspaces(coordinator, coordinator.state())]
     return [*(left for left in found if left.kind != "workspace"), *workspaces]
 
 
 def _all(coordinator: Coordinator) -> list[Leftover]:
     state = coordinator.state()
-    return [*_processes(coordinator), *_runs(coordinator, state), *_workspaces(coordinator, state)]
+    return [*_processes(coordinator), *_runs(coordinator, state), *unneeded_workspaces(coordinator, state)]
 
 
 def ended_processes(coordinator: Coordinator) -> dict[int, str]:
@@ -103,7 +103,8 @@ def _settle(coordinator: Coordinator, observer: Observer, name: str) -> None:
     coordinator.transact(lambda now: events if now.run(name).live else [])
 
 
-def _workspaces(coordinator: Coordinator, state: State) -> Iterator[Leftover]:
+def unneeded_workspaces(coordinator: Coordinator, state: State) -> Iterator[Leftover]:
+    """Those that no run is in and no person wants to look into, and those that are half made."""
     live = {run.task for run in state.live_runs()}
     broken = set(coordinator.workspaces.broken())
     for name in sorted(broken | set(coordinator.workspaces.names())):

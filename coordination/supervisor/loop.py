@@ -7,6 +7,7 @@ and a worker that comes second finds the lock taken or the run begun and leaves.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
@@ -19,19 +20,22 @@ from types import FrameType
 
 import msgspec
 
-from coordination import __version__, agents, confinement, environment, files, locks
+from coordination import __version__, agents, confinement, environment, files, locks, sandbox
 from coordination.coordinator import Coordinator
-from coordination.errors import CoordinationError, LockHeld
+from coordination.errors import CoordinationError, GitFailed, LockHeld, Refused
 from coordination.inbox import Receipt
 from coordination.model import events as e
 from coordination.model.facts import Facts
 from coordination.model.state import Core, Run, State, Task
+from coordination.model.tasks import Status
 from coordination.planning.plan import plan
 from coordination.supervisor.acting import Actor
 from coordination.supervisor.children import Children
+from coordination.supervisor.collecting import Collector
 from coordination.supervisor.observing import Observer
 from coordination.supervisor.telling import Teller
 from coordination.supervisor.wakeups import Wakeups
+from coordination.workspaces import Standing
 
 Mark = Callable[[str], None]
 Narrate = Callable[[e.Record], None]
@@ -72,6 +76,7 @@ class Supervisor:
         self._children = Children(self._wake)
         self._observer = Observer(coordinator, self._children, self._mark)
         self._actor = Actor(coordinator, self._children, self._mark)
+        self._collector = Collector(coordinator)
         self._teller = Teller(coordinator, self._children)
         self._signals = 0
         self._wakeups: Wakeups | None = None
@@ -79,7 +84,11 @@ class Supervisor:
         self._since = coordinator.now()
         self._snapshot_seq = 0
         self._untidy = True
-        self._head = ""
+        self._standing, self._written = Standing(), ""
+        self._kept = ""  # what we last saw to be remembered in the repository
+        self._good = ""  # where the branch was when it had all of these:
+        self._merges: dict[str, str] = {}
+        self._merged = 0  # so many the log had when we looked
         self._guards: dict[str, object] = {}
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -97,6 +106,7 @@ class Supervisor:
                     pass
                 return self._end()
             finally:
+                self._collector.end()
                 if self._wakeups is not None:
                     self._wakeups.stop()
 
@@ -131,16 +141,17 @@ class Supervisor:
         coordinator.transact(lambda _state: [started])
         self._mark("begun")
         git = coordinator.settings.git
-        head = self._ensure_integration()
-        self._mark("integration")
         if not coordinator.state().integration:
+            head = coordinator.workspaces.ensure_integration(git.integration, git.target)
+            self._mark("integration")
             made = e.IntegrationCreated(branch=git.integration, commit=head, target=git.target)
             coordinator.transact(lambda state: [] if state.integration else [made])
+        self._look_at_integration()
         tickets = coordinator.state().tickets
         for receipt in coordinator.inbox.recover(tickets.get, self._judge):
             self._receipts(receipt)
         self._mark("recovered")
-        self._guards = {"sandbox": self._sandbox(), "limited": confinement.works()}
+        self._guards = {"sandbox": self._sandbox(), "gates": self._gates(), "limited": confinement.works()}
         self._teller.tend()
 
     def _sandbox(self) -> str:
@@ -151,6 +162,17 @@ class Supervisor:
         if all(each is None for each in works):
             return ""
         return "off" if settings.sandbox == "off" else "missing" if False in works else "works"
+
+    def _gates(self) -> str:
+        """Whether gates and set-up run in a sandbox: works, missing, refused (it is required), off, or "" for none."""
+        settings = self.coordinator.settings
+        if not (settings.gates.named or settings.setup.commands):
+            return ""
+        if settings.agents.sandbox == "off":
+            return "off"
+        if sandbox.find(os.environ.get("PATH", "")):
+            return "works"
+        return "refused" if settings.agents.sandbox == "require" else "missing"
 
     def _end(self) -> State:
         self._untidy = True
@@ -246,29 +268,72 @@ class Supervisor:
             self._mark("decided")
 
     def _facts(self, state: State) -> Facts:
-        integration = self._integration()
+        standing = self._integration(state)
+        astray = standing.astray or self._elsewhere(state)
         return self.coordinator.facts(
-            integration=integration,
+            integration=standing.head,
+            astray=astray,
             signed_in=environment.signed_in(os.environ),
-            bases=self._bases(state, integration),
+            bases=self._bases(state, standing.head),
             starting=self._mode(state) == "",
             stopping=self._mode(state) in ("finish", "force"),
         )
 
-    def _integration(self) -> str:
-        """Head of the integration branch. Git is asked again only when the branch's file says something else."""
-        workspaces, branch = self.coordinator.workspaces, self.coordinator.settings.git.integration
-        if not self._head or workspaces.written_head(branch) != self._head:
-            self._head = self._ensure_integration()
-        return self._head
+    def _integration(self, state: State) -> Standing:
+        """How the branch stands. Git is asked only when its file says something else, or the log of more merges."""
+        written = self.coordinator.workspaces.written_head(self.coordinator.settings.git.integration)
+        moved = not written or written != self._written
+        kept = self._standing.head == self._kept
+        if moved or not kept or self._standing.astray or state.merged != self._merged:
+            self._look_at_integration()
+        return self._standing
 
-    def _ensure_integration(self) -> str:
-        """Its head. If somebody removed the branch it is made again, with everything that the log knows to be on it."""
-        git, state = self.coordinator.settings.git, self.coordinator.store.state
-        merged = max((task for task in state.tasks.values() if task.merge), key=lambda t: t.changed_at, default=None)
-        return self.coordinator.workspaces.ensure_integration(
-            git.integration, git.target, landed=merged.merge if merged else ""
-        )
+    def _look_at_integration(self) -> None:
+        """Whether everything that has landed is on it. One that is gone is made again only if that loses nothing."""
+        coordinator, branch = self.coordinator, self.coordinator.settings.git.integration
+        self._written = coordinator.workspaces.written_head(branch)
+        found = self._stands()
+        if found.again:
+            found = self._restored(found.again)
+        if found.head and found.head != self._kept:
+            with contextlib.suppress(GitFailed):  # no room, or another one's lock: the next turn tries again
+                coordinator.workspaces.remember(found.head)
+                self._kept = found.head
+        if found.astray and found.astray != self._standing.astray:
+            self._complain(found.astray)
+        self._standing = found
+        if found.head != self._written:
+            self._written = ""  # moved meanwhile, or another name for something: asked again
+
+    def _stands(self) -> Standing:
+        coordinator, git = self.coordinator, self.coordinator.settings.git
+        merges, self._merged = coordinator.merges(), coordinator.store.state.merged
+        found = coordinator.workspaces.standing(git.integration, git.target, merges, good=self._good, sure=self._merges)
+        if found.head:
+            self._good, self._merges = found.head, merges
+        return found
+
+    def _restored(self, commit: str) -> Standing:
+        """The branch is gone, and everything that is known to have been on it is at this commit: made again there."""
+        coordinator, git = self.coordinator, self.coordinator.settings.git
+        try:
+            head = coordinator.workspaces.ensure_integration(git.integration, git.target, start=commit)
+        except Refused as error:
+            return Standing(astray=str(error))
+        if head != commit:
+            return self._stands()  # somebody else was first
+        self._mark("restored:before")
+        reason = "everything that is known to have been on it is there"
+        restored = e.IntegrationRestored(branch=git.integration, commit=commit, reason=reason)
+        coordinator.transact(lambda _state: [restored])
+        self._mark("restored:after")
+        return self._stands()
+
+    def _elsewhere(self, state: State) -> str:
+        """Why a landing that met the branch in a place where it cannot be moved is not tried again yet."""
+        busy = [state.tasks[name] for name in state.busy]
+        met = [task for task in busy if task.status is Status.APPROVED and task.runs and _met_astray(task.runs[-1])]
+        return self.coordinator.workspaces.elsewhere(self.coordinator.settings.git.integration) if met else ""
 
     def _bases(self, state: State, integration: str) -> dict[str, str]:
         """What ``base`` names, for tasks that have not started yet; "" when it is not acceptable."""
@@ -285,7 +350,9 @@ class Supervisor:
             target = workspaces.resolve(self.coordinator.settings.git.target)
         except CoordinationError:
             return ""
-        fits = workspaces.is_ancestor(commit, integration) or workspaces.is_ancestor(commit, target)
+        fits = (bool(integration) and workspaces.is_ancestor(commit, integration)) or workspaces.is_ancestor(
+            commit, target
+        )
         return commit if fits else ""
 
     # -- rest --------------------------------------------------------------------------------------------------------
@@ -297,6 +364,7 @@ class Supervisor:
         poll = self.coordinator.settings.supervisor.poll_seconds
         runs = self.coordinator.store.state.live_runs()
         self._tidy(running=bool(runs))
+        self._collector.look(resting=not runs)
         busy = any(self._pressing(run) for run in runs) or self._unjudged()
         assert self._wakeups is not None
         self._wakeups.wait(min(poll, BUSY_SECONDS) if busy else poll)
@@ -388,6 +456,10 @@ def _full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def _met_astray(run: Run) -> bool:
+    return run.outcome is not None and run.outcome.code == "astray"
 
 
 def _names(events: Sequence[e.AnyEvent]) -> str:

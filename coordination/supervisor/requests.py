@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
+from coordination import sandbox
 from coordination.coordinator import Coordinator
 from coordination.errors import NotFound
+from coordination.model.events import Evidence
+from coordination.model.protection import touched
 from coordination.model.reviews import REVIEW_SCHEMA
 from coordination.model.roles import Role
 from coordination.model.runs import (
     AgentRequest,
     Confinement,
     GateCommand,
+    GateResult,
     LandingRequest,
+    MemberRequest,
+    Pooling,
     Purpose,
     RunRequest,
+    SandboxRequest,
+    SetUp,
     WorkspaceRequest,
 )
 from coordination.model.state import Run, Task
 from coordination.planning import prompts
 from coordination.policy.gating import results
-from coordination.settings import Agents, Settings
+from coordination.settings import Agents, Settings, Workspaces
 
 DIFF_BYTES_MAX = 400_000
+SINCE_BYTES_MAX = 60_000
+PATHS_MAX = 200
+TRAILER_MAX = 500  # signs of a trailer's value
 _GIB = 1 << 30
 _AGENT_OPEN = frozenset({"agent_workspaces", "scratch"})  # what an agent's shell may see of the state directory
 _SECRETS = (
@@ -42,12 +55,28 @@ _SECRETS = (
     ".kube",
     ".npmrc",
     ".pypirc",
+    ".git-credentials",
+    ".pgpass",
+    ".vault-token",
+    ".azure",
+    ".password-store",
+    ".local/share/keyrings",
+    ".cargo/credentials.toml",
+    ".m2/settings.xml",
+    ".gem/credentials",
+    ".bash_history",
+    ".zsh_history",
 )
 
 
 def branch(task: str) -> str:
     """The branch a task works on."""
     return f"coordination/task/{task}"
+
+
+def session_of(coordinator: Coordinator, run: Run) -> str:
+    """The session that a run begins or goes on with; what it keeps is in the directory of that name."""
+    return str(uuid.uuid5(uuid.UUID(coordinator.store.log.uuid), run.continues or run.id))
 
 
 def build(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
@@ -59,10 +88,13 @@ def build(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
         case Purpose.REVIEW:
             return replace(request, agent=_review(coordinator, task, run))
         case Purpose.GATE:
-            return replace(request, gates=_gates(coordinator, (run.gate,)))
+            return replace(request, gates=_gates(coordinator, [task], (run.gate,)))
         case Purpose.LANDING:
-            gates = _gates(coordinator, _gate_names(coordinator, task))
-            return replace(request, gates=gates, landing=_landing(coordinator, task, run))
+            others = _others(coordinator, run)
+            names = [*_gate_names(coordinator, task), *(name for other in others for name in other.gates or ())]
+            members = [task, *(coordinator.store.state.tasks[other.task] for other in others)]
+            gates = _gates(coordinator, members, tuple(dict.fromkeys(names)))
+            return replace(request, gates=gates, landing=_landing(coordinator, task, run, others))
 
 
 def _frame(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
@@ -77,6 +109,9 @@ def _frame(coordinator: Coordinator, task: Task, run: Run) -> RunRequest:
         workspace=WorkspaceRequest(name=run.id, base=run.base, commit=run.commit),
         limits=run.limits,
         confinement=_confinement(coordinator.run_group(run.id), coordinator.settings.agents),
+        setup=_setup(coordinator),
+        sandbox=_sandbox(coordinator),
+        pooling=_pooling(coordinator.settings.workspaces),
         title=f"{task.spec.title} [{task.id}]",
         stop_grace_seconds=coordinator.settings.supervisor.stop_grace_seconds,
         author={
@@ -94,6 +129,35 @@ def _confinement(group: str, agents: Agents) -> Confinement:
         processes=agents.processes_max,
         file_bytes=int(agents.file_gib * _GIB),
     )
+
+
+def _setup(coordinator: Coordinator) -> SetUp:
+    setup = coordinator.settings.setup
+    return SetUp(
+        commands=setup.commands,
+        copy=setup.copy,
+        keep=setup.keep,
+        key=setup.key,
+        root=str(coordinator.home.repository.root),
+        network=setup.network,
+        timeout_seconds=setup.timeout_seconds,
+    )
+
+
+def _sandbox(coordinator: Coordinator) -> SandboxRequest:
+    """Within what gates and set-up run: what they need not see is the state directory, and the user's secrets."""
+    wanted = coordinator.settings.agents.sandbox
+    home = coordinator.home
+    return SandboxRequest(
+        program="" if wanted == "off" else sandbox.find(os.environ.get("PATH", "")),
+        required=wanted == "require",
+        hidden=(str(home.state), *_secrets()),
+        shown=(str(home.repository.common), str(home.repository.root)),
+    )
+
+
+def _pooling(workspaces: Workspaces) -> Pooling:
+    return Pooling(trees=workspaces.pool, bytes=int(workspaces.pool_gib * _GIB), files_min=workspaces.pool_files_min)
 
 
 def _work_place(task: Task, run: Run) -> WorkspaceRequest:
@@ -115,12 +179,18 @@ def _work(coordinator: Coordinator, task: Task, run: Run) -> AgentRequest:
 def _review(coordinator: Coordinator, task: Task, run: Run) -> AgentRequest:
     role = _role(coordinator, run.role)
     instructions, packed = coordinator.context_for(run.base, task.spec.context)
-    assert run.commit
-    base = next((r.outcome.base for r in reversed(task.runs) if r.outcome and r.outcome.commit == run.commit), run.base)
-    diff = coordinator.workspaces.diff(base, run.commit, DIFF_BYTES_MAX)
-    found = results(task.present, run.commit)
-    prompt = prompts.review(task, run, diff=diff, gates=list(found.values()), context=packed)
-    schema = REVIEW_SCHEMA
+    work, settings = task.work_of(run.commit), coordinator.settings
+    outcome = work.outcome if work is not None else None
+    diff = coordinator.workspaces.diff(outcome.base if outcome is not None else run.base, run.commit, DIFF_BYTES_MAX)
+    prompt = prompts.review(
+        task,
+        run,
+        diff=diff,
+        gates=list(results(task.present, run.commit).values()),
+        context=packed,
+        since=_since(coordinator, task, run),
+        protected=touched(outcome, settings.review.protected).protected,
+    )
     return _agent(
         coordinator,
         task,
@@ -130,8 +200,21 @@ def _review(coordinator: Coordinator, task: Task, run: Run) -> AgentRequest:
         instructions=instructions,
         writes=False,
         place=run.id,
-        schema=schema,
+        schema=REVIEW_SCHEMA,
     )
+
+
+def _since(coordinator: Coordinator, task: Task, run: Run) -> str:
+    """What changed since the commit that the last round judged, in files that the task changed then or now."""
+    before = prompts.rounds(task, run)
+    if not before or before[-1].commit == run.commit:
+        return ""
+    works = [task.work_of(commit) for commit in (before[-1].commit, run.commit)]
+    outcomes = [work.outcome for work in works if work is not None and work.outcome is not None]
+    # what others landed meanwhile may have come in between the two, and is not this task's
+    names = sorted({name for outcome in outcomes for name in outcome.changed})
+    paths = names if len(names) <= PATHS_MAX and not any(outcome.unlisted for outcome in outcomes) else ()
+    return coordinator.workspaces.diff(before[-1].commit, run.commit, SINCE_BYTES_MAX, paths)
 
 
 def _agent(
@@ -147,7 +230,7 @@ def _agent(
     schema: dict[str, Any] | None = None,
 ) -> AgentRequest:
     state, settings = coordinator.home.state, coordinator.settings
-    session = str(uuid.uuid5(uuid.UUID(coordinator.store.log.uuid), run.continues or run.id))
+    session = session_of(coordinator, run)
     override = settings.roles.get(role.name)
     told = (
         f"{role.instructions}\n\n# The repository's own CLAUDE.md\n\n{instructions}"
@@ -167,6 +250,7 @@ def _agent(
         tools=role.tools,
         writes=writes,
         shell=role.shell and (writes or task.spec.kind.read_only),
+        commit=run.commit,
         schema=schema,
         limits=run.limits,
         session=session,
@@ -220,8 +304,11 @@ def _gate_names(coordinator: Coordinator, task: Task) -> tuple[str, ...]:
     return task.spec.gates if task.spec.gates is not None else coordinator.settings.gates.default
 
 
-def _gates(coordinator: Coordinator, names: tuple[str, ...]) -> tuple[GateCommand, ...]:
-    named = coordinator.settings.gates.named
+def _gates(coordinator: Coordinator, tasks: Sequence[Task], names: tuple[str, ...]) -> tuple[GateCommand, ...]:
+    settings = coordinator.settings.gates
+    named = settings.named
+    # who tries again wants to see it run
+    doubted = any(sent.kind == "retried" for task in tasks for sent in task.feedback)
     missing = [name for name in names if name not in named]
     if missing:
         raise NotFound(f"gate {missing[0]!r} is no longer configured in coordination.toml")
@@ -231,27 +318,73 @@ def _gates(coordinator: Coordinator, names: tuple[str, ...]) -> tuple[GateComman
             argv=named[name].argv,
             timeout_seconds=named[name].timeout_seconds,
             network=named[name].network,
+            reruns=settings.reruns,
+            cache=settings.cache and named[name].cache,
+            fresh=doubted,
         )
         for name in names
     )
 
 
-def _landing(coordinator: Coordinator, task: Task, run: Run) -> LandingRequest:
-    evidence = task.evidence
-    assert evidence is not None
-    gates = ", ".join(f"{gate.gate}={'passed' if gate.passed else gate.exit_code}" for gate in evidence.gates)
+def _said(gate: GateResult) -> str:
+    return "flaky" if gate.flaky else "passed" if gate.passed else str(gate.exit_code)
+
+
+def _landing(coordinator: Coordinator, task: Task, run: Run, others: Sequence[MemberRequest]) -> LandingRequest:
+    own = _member(coordinator, task, run)
     return LandingRequest(
-        commit=run.commit,
+        commit=own.commit,
         branch=coordinator.settings.git.integration,
         target=coordinator.settings.git.target,
-        message=f"Land {task.id}: {task.spec.title}",
-        trailers={
-            "Coordination-Task": task.id,
-            "Coordination-Run": run.id,
-            "Coordination-Reviewed": run.commit,
-            "Coordination-Reviewer": evidence.reviewer or "none",
-            "Coordination-Verdict": evidence.verdict,
-            "Coordination-Gates": gates or "none configured",
-            "Coordination-Cost-USD": f"{task.usage.cost_usd:.6f}",
-        },
+        message=own.message,
+        trailers=own.trailers,
+        gates=own.gates,
+        onto=run.onto,
+        batch=tuple(others),
     )
+
+
+def _others(coordinator: Coordinator, run: Run) -> list[MemberRequest]:
+    """Those that a landing takes along: still approved at that commit, with gates that are configured."""
+    named, tasks = coordinator.settings.gates.named, coordinator.store.state.tasks
+    able = [tasks[member.task] for member in run.batch if tasks[member.task].lands_with == run.id]
+    found = [_member(coordinator, task, run) for task in able if task.evidence is not None]
+    return [member for member in found if all(name in named for name in member.gates or ())]
+
+
+def _member(coordinator: Coordinator, task: Task, run: Run) -> MemberRequest:
+    """One approved commit, with what its merge is to say."""
+    evidence = task.evidence
+    assert evidence is not None
+    return MemberRequest(
+        task=task.id,
+        commit=evidence.commit,
+        message=f"Land {task.id}: {_plain(task.spec.title)}",
+        trailers=trailers(task, run, evidence),
+        gates=_gate_names(coordinator, task),
+    )
+
+
+def trailers(task: Task, run: Run, evidence: Evidence) -> dict[str, str]:
+    """What the merge says of itself, one line each; what others wrote makes no line and no trailer of its own."""
+    gates = ", ".join(f"{gate.gate}={_said(gate)}" for gate in evidence.gates)
+    plain = f", {evidence.binaries} without lines" if evidence.binaries else ""
+    said = {
+        "Coordination-Task": task.id,
+        "Coordination-Run": run.id,
+        "Coordination-Reviewed": evidence.commit,
+        "Coordination-Reviewer": f"{evidence.reviewer} {evidence.person}" if evidence.reviewer else "none",
+        "Coordination-Verdict": evidence.verdict,
+        "Coordination-Gates": gates or ("none ran" if evidence.gates_configured else "none configured"),
+        "Coordination-Reason": evidence.reason,
+        "Coordination-Diff": f"{evidence.files} files, +{evidence.insertions} -{evidence.deletions}{plain}",
+        "Coordination-Cost-USD": f"{task.usage.cost_usd:.6f}",
+    }
+    return {name: _plain(value) or "none" for name, value in said.items()}
+
+
+def _plain(text: str) -> str:
+    """On one line, of bounded length, and without signs that steer a terminal or that nobody sees."""
+    joined = " ".join(text.split())
+    seen = "".join(sign for sign in joined if unicodedata.category(sign) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+    return seen if len(seen) <= TRAILER_MAX else f"{seen[: TRAILER_MAX - 1]}…"

@@ -27,6 +27,7 @@ from coordination.model.runs import AgentRequest, Ending, Limits, Outcome
 
 ENDLESS_SECONDS = 60.0
 SOON_SECONDS = 30.0
+COMMIT = "c" * 40  # what a review is about
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,11 +134,11 @@ def a_failure_is_an_outcome(stage: Stage, directory: Path) -> None:
 def a_verdict_comes_in_its_form(stage: Stage, directory: Path) -> None:
     """A review's verdict and findings arrive as data."""
     finding = {"message": "off by one", "file": "a.py", "line": 3, "severity": "blocker"}
-    answer = {"verdict": "reject", "summary": "wrong", "findings": [finding]}
-    request = _request(directory, writes=False, role="red", schema=REVIEW_SCHEMA)
+    answer = {"commit": COMMIT, "verdict": "reject", "summary": "wrong", "findings": [finding]}
+    request = _request(directory, writes=False, role="red", commit=COMMIT, schema=REVIEW_SCHEMA)
     outcome = _played(stage, Part(answer=answer), request)
     assert outcome.ending is Ending.SUCCEEDED, outcome
-    assert outcome.verdict == "reject"
+    assert (outcome.verdict, outcome.judged) == ("reject", COMMIT)
     assert [msgspec.to_builtins(found) for found in outcome.findings] == [finding]
     assert outcome.report == "wrong"
 
@@ -150,7 +151,7 @@ def a_missing_verdict_is_a_failure(stage: Stage, directory: Path) -> None:
 
 def a_malformed_verdict_is_a_failure(stage: Stage, directory: Path) -> None:
     """A verdict of another form counts as none."""
-    answer = {"verdict": "APPROVED!", "summary": "", "findings": []}
+    answer = {"commit": COMMIT, "verdict": "APPROVED!", "summary": "", "findings": []}
     outcome = _played(stage, Part(answer=answer), _request(directory, writes=False, schema=REVIEW_SCHEMA))
     assert (outcome.ending, outcome.verdict) == (Ending.FAILED, ""), outcome
 

@@ -29,13 +29,23 @@ from coordination.model import commands
 from coordination.model import events as e
 from coordination.model.facts import Facts
 from coordination.model.roles import Role
-from coordination.model.runs import ConflictReport, DiffStat, Ending, Finding, GateResult, Outcome, Purpose, Usage
+from coordination.model.runs import (
+    ConflictReport,
+    DiffStat,
+    Ending,
+    Finding,
+    GateResult,
+    Landed,
+    Outcome,
+    Purpose,
+    Usage,
+)
 from coordination.model.state import Core, Run, State
 from coordination.model.taskfile import Submission
 from coordination.model.tasks import Kind, ReviewMode, TaskSpec
 from coordination.planning.plan import plan
 from coordination.policy import Policies, shipped
-from coordination.settings import Gate, Gates, LimitSettings, RoleSettings, Settings
+from coordination.settings import Gate, Gates, Landing, LimitSettings, RoleSettings, Settings
 
 V = TypeVar("V")
 
@@ -122,6 +132,7 @@ def settings() -> st.SearchStrategy[Settings]:
             budget_usd=st.sampled_from([0.5, 5.0, 1000.0]),
         ),
         gate_slots=st.integers(1, 2),
+        landing=st.builds(Landing, batch_max=st.integers(1, 4)),
         roles=st.dictionaries(
             st.sampled_from(["blue", "green", "red"]),
             st.builds(RoleSettings, slots=st.integers(1, 3), model=st.sampled_from(["", "other"])),
@@ -217,9 +228,11 @@ class World:
     def end(self, task: str, outcome: Outcome) -> None:
         """The live run of a task ends so, and what follows is decided."""
         run = self.live(task)
-        self.transact(commands.end(self.state, run.id, outcome, token=run.token))
+        self.transact(commands.end(self.state, run.id, completed(run, outcome), token=run.token))
         if run.purpose is Purpose.LANDING and outcome.ending is Ending.SUCCEEDED:
             self.facts = replace(self.facts, integration=outcome.commit)
+        for landed in outcome.batch:
+            self.facts = replace(self.facts, integration=landed.merge or self.facts.integration)
         self.decide()
 
     def wait(self, seconds: float) -> None:
@@ -243,7 +256,8 @@ class World:
             outcome = Outcome(ending=Ending.SUCCEEDED, commit=self._commit())
             self.transact(commands.end(self.state, run.id, outcome, token=run.token + 1))
         else:
-            self.transact(commands.end(self.state, run.id, self._outcome(run), token=run.token))
+            outcome = completed(run, self._outcome(run))
+            self.transact(commands.end(self.state, run.id, outcome, token=run.token))
 
     def _commit(self) -> str:
         self.commits += 1
@@ -269,19 +283,37 @@ class World:
             return Outcome(ending=Ending.SUCCEEDED, base=base)  # says it is done, and shows nothing
         outside = ("refs/heads/main",) if self.dice.random() < 0.05 else ()
         diff = DiffStat(files=1, insertions=self.dice.choice([0, 3, 20, 21, 500]))
-        return Outcome(ending=Ending.SUCCEEDED, base=base, commit=self._commit(), diff=diff, outside=outside)
+        changed = (self.dice.choice(["src/a.py"] * 9 + ["CODEOWNERS"]),)
+        commit = self._commit()
+        return Outcome(ending=Ending.SUCCEEDED, base=base, commit=commit, diff=diff, changed=changed, outside=outside)
 
     def _gated(self, run: Run) -> Outcome:
         code = self.dice.choice([0, 0, 0, 1])
         result = GateResult(gate=run.gate, commit=run.commit, exit_code=code, output="said so")
         return Outcome(ending=Ending.FAILED if code else Ending.SUCCEEDED, gates=(result,))
 
-    def _reviewed(self, _run: Run) -> Outcome:
+    def _reviewed(self, run: Run) -> Outcome:
         verdict = self.dice.choice(["approve", "approve", "reject", ""])
         findings = (Finding(message="wrong", file="src/a.py", line=3),) if verdict == "reject" else ()
-        return Outcome(ending=Ending.SUCCEEDED, verdict=verdict, findings=findings)
+        judged = self.dice.choice([run.commit] * 9 + ["f" * 40])
+        return Outcome(ending=Ending.SUCCEEDED, verdict=verdict, judged=judged, findings=findings)
 
     def _landed(self, run: Run) -> Outcome:
+        outcome = self._landed_alone(run)
+        return replace(outcome, batch=tuple(self._taken_along(member.task) for member in run.batch))
+
+    def _taken_along(self, task: str) -> Landed:
+        kind = self.dice.choice(["merged", "merged", "conflict", "gate_failed", "left"])
+        if kind == "merged":
+            self.facts = replace(self.facts, integration=self._commit())
+            return Landed(task=task, kind=kind, merge=self.facts.integration)
+        reason = self.dice.choice(_REASONS)
+        if kind != "conflict":
+            return Landed(task=task, kind=kind, reason=reason)
+        report = ConflictReport(files=("src/a.py",), others=("target",), integration=self.facts.integration)
+        return Landed(task=task, kind=kind, reason=reason, conflict=report)
+
+    def _landed_alone(self, run: Run) -> Outcome:
         fate = self.dice.choice(["merged", "merged", "conflict", "gate", "refused"])
         if fate == "conflict":
             report = ConflictReport(files=("src/a.py",), others=("k1",), integration=self.facts.integration)
@@ -349,6 +381,15 @@ class World:
         raise AssertionError(f"no end after {TURNS_MAX} turns: {self.state}")
 
 
+def completed(run: Run, outcome: Outcome) -> Outcome:
+    """With what nobody cared to make up: how large a change is and which files it is in, what a verdict is about."""
+    if run.purpose is Purpose.WORK and outcome.commit:
+        diff = outcome.diff or DiffStat(files=1, insertions=100)
+        changed = outcome.changed or tuple(f"src/{number}.py" for number in range(diff.files))
+        return replace(outcome, diff=diff, changed=changed)
+    return replace(outcome, judged=run.commit) if outcome.verdict and not outcome.judged else outcome
+
+
 _ENDINGS_OF_ALL = (Ending.FAILED, Ending.STOPPED, Ending.STOPPED, Ending.TIMED_OUT, Ending.CRASHED, Ending.LIMITED)
 _REASONS = ("", "\n", "because\nof this", "no")
 
@@ -411,6 +452,7 @@ __all__ = [
     "Batch",
     "History",
     "World",
+    "completed",
     "events",
     "facts",
     "histories",

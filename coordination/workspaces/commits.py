@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from coordination.errors import Refused
 from coordination.workspaces.git import Git
 from coordination.workspaces.merging import conflicts, end_merge, merge_head
 from coordination.workspaces.refusals import HeadMoved, NestedRepository, UnresolvedConflict
@@ -25,7 +26,8 @@ _PATHS_MAX = 500
 
 def changes(git: Git) -> tuple[str, ...]:
     """The files that differ from HEAD, untracked ones too."""
-    listed = git.run("status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=all", "--no-renames")
+    asked = ("status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=all", "--no-renames")
+    listed = git.run(*asked, *_without(git), magic=True)
     return shown(entry[3:] for entry in listed.names)
 
 
@@ -37,6 +39,7 @@ def commit(git: Git, message: str, trailers: Mapping[str, str], *, branch: str, 
         end_merge(git)  # killed between the commit and this
         merging = None
     tree = _staged(git)
+    _refuse_private(git, tree, base)
     _refuse_markers(git, tree, head, base, merging)
     unchanged = tree == git.text("rev-parse", f"{head}^{{tree}}")
     if unchanged and merging is None and (head == base or not trailers or _ours(git, head)):
@@ -55,7 +58,7 @@ def with_trailers(message: str, trailers: Mapping[str, str]) -> str:
 
 def nested_repositories(git: Git) -> tuple[str, ...]:
     """Directories in the workspace that have a ``.git`` of their own, but for those that git ignores."""
-    found = list(_nested(git.tree))
+    found = [name for name in _nested(git.tree) if not within(name, git.private)]
     if not found:
         return ()
     # this command knows no literal paths; with "./" in front nothing in a name has a meaning
@@ -63,6 +66,20 @@ def nested_repositories(git: Git) -> tuple[str, ...]:
     ignored = git.run("check-ignore", "-z", "--no-index", "--stdin", stdin=asked, accept=(0, 1), magic=True).names
     links = set(_links(git))
     return tuple(name for name in found if f"./{name}/" not in ignored or name in links)
+
+
+def within(name: str, names: Sequence[str]) -> bool:
+    """Whether a path is one of those, or beneath one."""
+    return any(name == other or name.startswith(f"{other}/") for other in names)
+
+
+def filled_links(git: Git) -> tuple[str, ...]:
+    """Directories that git takes for submodules, and in which something is: git itself does not look there."""
+    return tuple(path for path in _links(git) if _filled(git.tree / path))
+
+
+def _filled(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and any(path.iterdir())
 
 
 def _nested(tree: Path) -> Sequence[str]:
@@ -102,9 +119,53 @@ def _staged(git: Git) -> str:
             directories=shown(nested),
         )
     links = _links(git)
-    git.run("add", "--all", "--", ":/", f":(exclude,top,literal){STATE}", magic=True)
+    filled = [path for path in links if _filled(git.tree / path)]
+    if filled:
+        raise NestedRepository(
+            f"{git.tree} has files in submodules: {', '.join(shown(filled))}. No commit can hold them: remove them",
+            directories=shown(filled),
+        )
+    git.run("add", "--all", *_without(git, STATE), magic=True)
+    _unstage_private(git)
     _restore_links(git, links)
     return git.text("write-tree")
+
+
+def tracked(git: Git, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the names that git tracks in the workspace, as a file or as a directory of some."""
+    return tuple(name for name in names if git.run("ls-files", "-z", "--", name).names)
+
+
+def private(git: Git) -> tuple[str, ...]:
+    """What set-up copies or makes in the workspace; what HEAD has all the same is as public as the rest."""
+    return tuple(name for name in git.private if not git.run("ls-tree", "-z", "HEAD", "--", name, accept=(0, 128)).out)
+
+
+def _without(git: Git, *names: str) -> list[str]:
+    """Arguments that mean everything but those names and what is private."""
+    return ["--", ":/", *(f":(exclude,top,literal){name}" for name in (*names, *private(git)))]
+
+
+def _unstage_private(git: Git) -> None:
+    """Whoever works in the workspace may have staged it."""
+    names = private(git)
+    staged = git.run("ls-files", "-z", "--", *names).names if names else []
+    if staged:
+        listed = b"".join(os.fsencode(name) + b"\0" for name in staged)
+        git.run("update-index", "--force-remove", "-z", "--stdin", stdin=listed)
+
+
+def _refuse_private(git: Git, tree: str, base: str) -> None:
+    """A run that committed by itself may have committed what was only lent to it."""
+    if not git.private:
+        return
+    listed = [git.run("ls-tree", "-r", "-z", "--name-only", at, "--", *git.private).names for at in (tree, base)]
+    told = sorted(set(listed[0]) - set(listed[1]))
+    if told:
+        raise Refused(
+            f"the run committed {', '.join(shown(told[:5]))}, which set-up copies or makes and which must never be "
+            "committed. Take it out of [setup], or reject the task"
+        )
 
 
 def _links(git: Git) -> dict[str, str]:

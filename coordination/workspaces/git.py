@@ -9,7 +9,7 @@ locks behind. So every call
 * overrides every setting through which a repository can start a command: hooks, fsmonitor, signing, and by name the
   filters and merge drivers its configuration defines. A filter does nothing; a merge driver becomes git's own merge
   of text, because one that does nothing would silently drop the other side;
-* takes paths literally and ends within a time.
+* takes paths literally, and two that differ in case for two where they are; and ends within a time.
 """
 
 from __future__ import annotations
@@ -30,15 +30,21 @@ from coordination.errors import Conflict, GitFailed, Unsuitable
 TIMEOUT_SECONDS = 300.0
 _SETTINGS = {
     "advice.detachedHead": "false",
+    "checkout.workers": "0",  # one a core
     "commit.gpgSign": "false",
+    "core.checkStat": "default",
     "core.fsmonitor": "false",
     "core.fsync": "committed",  # a merge that the log speaks of must survive a power cut
     "core.fsyncMethod": "batch",
     "core.hooksPath": os.devnull,
     "core.filesRefLockTimeout": "3000",
+    "core.ignoreStat": "false",
     "core.quotePath": "false",
-    "core.untrackedCache": "false",
     "core.safecrlf": "false",
+    "core.sparseCheckout": "false",  # of the user's checkout; a workspace is whole
+    "core.splitIndex": "false",
+    "core.trustctime": "true",
+    "core.untrackedCache": "false",
     "gc.auto": "0",
     "maintenance.auto": "false",
     "merge.autoStash": "false",
@@ -78,17 +84,26 @@ class Result:
 class Git:
     """Calls on one repository, one work tree and one index. Cheap; make one for each thing to be done."""
 
-    def __init__(self, common: Path, *, directory: Path | None = None, tree: Path | None = None) -> None:
+    def __init__(
+        self, common: Path, *, directory: Path | None = None, tree: Path | None = None, private: Sequence[str] = ()
+    ) -> None:
         self.common = common
         self.directory = directory or common
         # without a tree the common directory stands in: it holds no attributes and no files of anybody
         self.tree = tree or common
+        self.private = tuple(private)
         self.index: Path | None = None
         self._guards: dict[str, str] | None = None
 
+    def at(self, directory: Path, tree: Path) -> Git:
+        """Another work tree of the same repository, whose configuration is not asked for again."""
+        other = Git(self.common, directory=directory, tree=tree, private=self.private)
+        other._guards = self._guards
+        return other
+
     def with_index(self, index: Path) -> Git:
         """The same place with another index, which leaves the real one alone."""
-        other = Git(self.common, directory=self.directory, tree=self.tree)
+        other = Git(self.common, directory=self.directory, tree=self.tree, private=self.private)
         other.index, other._guards = index, self._drivers()
         return other
 
@@ -169,6 +184,16 @@ class Git:
             lock.unlink(missing_ok=True)
             self.run("update-ref", "-m", f"coordination: {reason}", name, new, *expected)
 
+    def drop_ref(self, name: str, old: str) -> None:
+        """Remove a ref of ours that is at ``old``. Raises Conflict when it is not."""
+        try:
+            self.run("update-ref", "-d", name, old)
+        except GitFailed as error:
+            found = self.commit_at(name) or ""
+            if found != old:
+                raise Conflict(f"{name} is at {found or 'nothing'}, expected {old}", head=0) from error
+            raise
+
     def make_commit(self, tree: str, parents: Sequence[str], message: str, *, dated_like: str | None = None) -> str:
         """Write a commit object; nothing points to it yet."""
         named = [argument for parent in parents for argument in ("-p", parent)]
@@ -207,8 +232,10 @@ class Git:
             "GIT_AUTHOR_EMAIL": _ADDRESS,
             "GIT_COMMITTER_NAME": _NAME,
             "GIT_COMMITTER_EMAIL": _ADDRESS,
-            "GIT_CONFIG_COUNT": str(len(settings)),
         }
+        if not folds_case(self.common):  # then two names that differ in case are two, whatever the repository says
+            settings = {**settings, "core.ignoreCase": "false"}
+        environment["GIT_CONFIG_COUNT"] = str(len(settings))
         for number, (key, value) in enumerate(settings.items()):
             environment[f"GIT_CONFIG_KEY_{number}"] = key
             environment[f"GIT_CONFIG_VALUE_{number}"] = value
@@ -293,6 +320,12 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def _program() -> str:
     return _on_path(os.environ.get("PATH", os.defpath))
+
+
+@lru_cache(1)
+def folds_case(common: Path) -> bool:
+    """Whether the filesystem takes two names that differ in case only for one."""
+    return (common / "CoNfIg").exists()
 
 
 @lru_cache(1)

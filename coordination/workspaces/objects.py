@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from coordination.errors import NotFound, Refused
@@ -11,31 +11,73 @@ from coordination.workspaces.git import Git
 from coordination.workspaces.repository import shown
 
 _DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=none")
+_PATHS_MAX = 500
 _FILES = {"100644", "100755", "100664"}
 
 
 def diff_stat(git: Git, base: str, commit: str) -> DiffStat:
     """How large a change is; a binary file counts as a file without lines."""
-    rows = git.run(*_DIFF, "--numstat", "-z", "--no-renames", base, commit, "--").names
+    return measured(git, base, commit)[0]
+
+
+def measured(git: Git, base: str, commit: str, paths: Sequence[str] = ()) -> tuple[DiffStat, tuple[str, ...]]:
+    """The same with the files that differ, whatever it is about them that does; a renamed one under both names."""
+    rows = git.run(*_DIFF, "--numstat", "-z", "--no-renames", base, commit, "--", *paths).names
     counts = [row.split("\t", 2) for row in rows]
-    return DiffStat(
+    stat = DiffStat(
         files=len(counts),
         insertions=sum(int(added) for added, _, _ in counts if added != "-"),
         deletions=sum(int(deleted) for _, deleted, _ in counts if deleted != "-"),
         binaries=sum(added == "-" for added, _, _ in counts),
     )
+    return stat, tuple(name for _, _, name in counts)
 
 
-def diff(git: Git, base: str, commit: str, bytes_max: int) -> str:
-    """A change as text, cut at ``bytes_max`` with a line that says so."""
-    out, more = git.beginning(*_DIFF, base, commit, "--", bytes_max=bytes_max)
+def landing_change(git: Git, base: str, commit: str, branches: Iterable[str]) -> tuple[DiffStat, tuple[str, ...]]:
+    """The change from ``base``, and what of the branches the commit took in by itself and does not carry as it was."""
+    stat, names = measured(git, base, commit)
+    found = set(names)
+    for branch in branches:
+        # 128: there is no such branch, so nothing can land there
+        for met in git.run("merge-base", "--all", branch, commit, accept=(0, 1, 128)).text.split():
+            undone = _undone(git, base, met, commit) - found
+            if undone:
+                more, _ = measured(git, met, commit, sorted(undone) if len(undone) <= _PATHS_MAX else ())
+                stat, found = _sum(stat, more), found | undone
+    return stat, shown(sorted(found))
+
+
+def _undone(git: Git, base: str, met: str, commit: str) -> set[str]:
+    """The files that others changed up to where the commit met them, and that are otherwise in the commit."""
+    if met == base or git.is_ancestor(met, base):
+        return set()
+    apart = git.run("merge-base", met, base, accept=(0, 1)).text or base
+    return {*_names(git, apart, met)} & {*_names(git, met, commit)}
+
+
+def _sum(one: DiffStat, other: DiffStat) -> DiffStat:
+    return DiffStat(
+        files=one.files + other.files,
+        insertions=one.insertions + other.insertions,
+        deletions=one.deletions + other.deletions,
+        binaries=one.binaries + other.binaries,
+    )
+
+
+def diff(git: Git, base: str, commit: str, bytes_max: int, paths: Sequence[str] = ()) -> str:
+    """A change (of these paths) as text, cut at ``bytes_max`` with a line that says so."""
+    out, more = git.beginning(*_DIFF, base, commit, "--", *paths, bytes_max=bytes_max)
     text = out.decode(errors="replace")
     return f"{text}\n[cut at {bytes_max} bytes]\n" if more else text
 
 
 def files_changed(git: Git, base: str, commit: str) -> tuple[str, ...]:
     """The files that differ; a renamed one under both names."""
-    return shown(git.run(*_DIFF, "--name-only", "-z", "--no-renames", base, commit, "--").names)
+    return shown(_names(git, base, commit))
+
+
+def _names(git: Git, base: str, commit: str) -> list[str]:
+    return git.run(*_DIFF, "--name-only", "-z", "--no-renames", base, commit, "--").names
 
 
 def read_at(git: Git, commit: str, path: str, bytes_max: int) -> bytes:
@@ -57,6 +99,14 @@ def exists_at(git: Git, commit: str, paths: Iterable[str]) -> set[str]:
     lines = "".join(f"{commit}:{path.rstrip('/')}\n" for path in asked).encode(errors="surrogateescape")
     answers = git.run("cat-file", "--batch-check=%(objecttype)", stdin=lines).out.splitlines() if asked else []
     return {path for path, answer in zip(asked, answers, strict=True) if not answer.endswith(b" missing")}
+
+
+def first_parents(git: Git, old: str, new: str) -> tuple[tuple[str, str], ...]:
+    """What one branch gained, oldest first: commits along the first parents, with their subjects."""
+    how = ("--no-show-signature", "--first-parent", "--reverse", "--format=%H %s")
+    listed = git.text("log", *how, f"{old}..{new}", "--")
+    rows = (line.partition(" ") for line in listed.split("\n") if line)
+    return tuple((commit, shown([subject])[0]) for commit, _, subject in rows)
 
 
 def _plain(path: str) -> bool:

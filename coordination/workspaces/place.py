@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from coordination.errors import Refused, UsageError
 from coordination.files import make_directory
 from coordination.locks import exclusive
+from coordination.model.runs import Pooling
 from coordination.workspaces.git import Git, clear_locks
 
 LANDING = ".landing"  # begins with a dot, as no task id does
@@ -30,16 +32,23 @@ class Place:
 
     common: Path
     state: Path
+    private: tuple[str, ...] = ()  # paths that set-up copies or makes: never committed, never kept
+    pooling: Pooling | None = None  # None: trees are neither taken from the pool nor given to it
 
     @property
     def git(self) -> Git:
         """The repository without a tree: objects and refs."""
-        return Git(self.common)
+        return Git(self.common, private=self.private)
 
     @property
     def workspaces(self) -> Path:
         """Where the worktrees are."""
         return self.state / "agent_workspaces"
+
+    @property
+    def pool(self) -> Path:
+        """Where the trees of earlier worktrees wait; no run's sandbox lets it in there."""
+        return self.state / "pool"
 
     def path(self, name: str) -> Path:
         """The directory of a workspace. Raises UsageError for a name that could lead elsewhere."""
@@ -54,11 +63,16 @@ class Place:
 
     def record(self, path: Path) -> Path | None:
         """Git's directory for the worktree at ``path``, also when the worktree itself is gone."""
-        wanted = str(path / ".git")
+        return next((directory for directory, tree in self._records() if tree == path), None)
+
+    def _records(self) -> Iterator[tuple[Path, Path]]:
+        """Git's directories with the worktrees they are of. One that goes just now, with another run's, is none."""
         for entry in sorted((self.common / "worktrees").glob("*/gitdir")):
-            if os.path.normpath(entry.parent / os.fsdecode(entry.read_bytes()).strip("\n")) == wanted:
-                return entry.parent
-        return None
+            try:
+                link = os.fsdecode(entry.read_bytes()).strip("\n")
+            except FileNotFoundError:
+                continue
+            yield entry.parent, Path(os.path.normpath(entry.parent / link)).parent
 
     def names(self) -> tuple[str, ...]:
         """The workspaces whose directories are there."""
@@ -68,11 +82,10 @@ class Place:
     def broken(self) -> tuple[str, ...]:
         """Workspaces that git made only in part, or of which only the directory or git's record of it is there."""
         whole, recorded = set(), set()
-        for entry in (self.common / "worktrees").glob("*/gitdir"):
-            tree = Path(os.path.normpath(entry.parent / os.fsdecode(entry.read_bytes()).strip("\n"))).parent
+        for directory, tree in self._records():
             if tree.parent == self.workspaces and _NAME.fullmatch(tree.name):
                 recorded.add(tree.name)
-                if tree.is_dir() and not half_made(entry.parent):
+                if tree.is_dir() and not half_made(directory):
                     whole.add(tree.name)
         return tuple(sorted((recorded | set(self.names())) - whole))
 
@@ -82,10 +95,9 @@ class Place:
         Git was killed while it wrote them. One with an empty file makes git refuse to list worktrees, for the user's
         own ``git branch``, too, and to make any other.
         """
-        for entry in (self.common / "worktrees").glob("*/gitdir"):
-            tree = Path(os.path.normpath(entry.parent / os.fsdecode(entry.read_bytes()).strip("\n"))).parent
-            if tree.parent == self.workspaces and half_made(entry.parent):
-                forget(entry.parent)
+        for directory, tree in self._records():
+            if tree.parent == self.workspaces and half_made(directory):
+                forget(directory)
 
     def sweep(self, name: str) -> None:
         """Remove what ``forget`` leaves when it is killed just before its end: an empty directory of that name."""
@@ -102,7 +114,7 @@ class Place:
         if directory is None or half_made(directory):
             raise Refused(f"git no longer knows the workspace {path}. Start the task again: it will be made anew")
         clear_locks(directory)
-        return Git(self.common, directory=directory, tree=path)
+        return Git(self.common, directory=directory, tree=path, private=self.private)
 
     def set_aside(self, path: Path) -> Path:
         """Move something that is in the way and not ours to judge to where nobody trips over it."""
@@ -128,8 +140,10 @@ def half_made(directory: Path) -> bool:
     """Whether git was killed while it made this worktree."""
     if not all(_written(directory / name) for name in ("HEAD", "commondir", "gitdir")):
         return True
-    locked = directory / "locked"
-    return locked.exists() and locked.read_text().strip() == "initializing"
+    try:
+        return (directory / "locked").read_text().strip() == "initializing"
+    except FileNotFoundError:
+        return False
 
 
 def _written(path: Path) -> bool:

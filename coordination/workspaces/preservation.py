@@ -3,7 +3,8 @@
 As a commit under ``refs/coordination/preserved/<task>/<n>`` whose tree is what the files were and whose parents are
 HEAD and, when something else was staged, the index. It is made with an index of its own: neither the workspace nor its
 index changes. Files that git ignores, and files in repositories within the workspace, are kept up to a size; those
-that were not are named in the message. Copied secrets (``.env`` and its like) are never kept.
+that were not are named in the message. Copied secrets (``.env`` and its like, and whatever set-up copies or makes)
+are never kept.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from coordination.errors import Conflict
 from coordination.files import make_directory
-from coordination.workspaces.commits import STATE, nested_repositories
+from coordination.workspaces.commits import STATE, filled_links, nested_repositories, private, within
 from coordination.workspaces.git import Git, clear_locks
+from coordination.workspaces.index import unseen
 from coordination.workspaces.place import Place
 from coordination.workspaces.repository import shown
 
 _FILE_BYTES_MAX = 1 << 20
 _TOTAL_BYTES_MAX = 20 << 20
 _NAMED_MAX = 200
+_DIGITS = re.compile(r"[1-9][0-9]{0,8}")
+NUMBERED = re.compile(rf"refs/coordination/preserved/[^/]+/{_DIGITS.pattern}")
 _SECRET = re.compile(r"\.env(\..*)?|\.envrc")
 _NO_SECRET = re.compile(r".*\.(example|sample|template|dist)")
 
@@ -37,10 +41,11 @@ def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits
     """
     clear_locks(git.directory)
     head = git.commit_at("HEAD")
-    if head and _as_committed(git, ignored=ignored) and not (commits and _unreachable(git, head, task)):
+    if head and _as_committed(git, head, ignored=ignored) and not (commits and _unreachable(git, head, task)):
         return None
     with _scratch(place, git.tree.name) as scratch:
         indexed = _own_index(git, scratch / "index", head)
+        _take_out_secrets(indexed, private(git))  # what was staged becomes a commit, too
         staged = indexed.run("write-tree", accept=(0, 128))  # 128: a merge is under way, nothing can be told as staged
         left_out = _add_everything(indexed, ignored=ignored)
         tree = indexed.text("write-tree")
@@ -54,18 +59,52 @@ def preserve(place: Place, git: Git, task: str, *, ignored: bool = True, commits
     return _named(git, task, tree, parents, _message(git, left_out))
 
 
-def _as_committed(git: Git, *, ignored: bool) -> bool:
+def is_pristine(git: Git) -> bool:
+    """Whether there is nothing but HEAD's files and what is lent; not even what git ignores."""
+    head = git.commit_at("HEAD")
+    return head is not None and _as_committed(git, head, ignored=True)
+
+
+def _as_committed(git: Git, head: str, *, ignored: bool) -> bool:
     """Whether there is nothing but HEAD's files, staged or not, by one quick call. False may also mean: ask further."""
     if (git.directory / "MERGE_HEAD").exists() or nested_repositories(git):
         return False
+    if _unseen(git, head) and (filled_links(git) or _hidden(git)):
+        return False
     asked = ["--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=none", *["--ignored"] * ignored]
-    return git.run("status", *asked).names == []
+    return git.run("status", *asked, "--", ":/", *_around(private(git)), magic=True).names == []
+
+
+def _unseen(git: Git, head: str | None) -> bool:
+    """Whether the index names anything that git itself does not look at."""
+    index = git.directory / "index"
+    return head is not None and index.exists() and unseen(index.read_bytes(), len(head) // 2)
+
+
+def _hidden(git: Git) -> list[str]:
+    """Files that are there, and that git was told to take for unchanged or to leave out."""
+    listed = [entry.partition(" ") for entry in git.run("ls-files", "-v", "-z").names]
+    names = [name for tag, _, name in listed if tag.islower() or tag == "S"]
+    return [name for name in names if os.path.lexists(git.tree / name)]
 
 
 def preserved(git: Git, task: str) -> tuple[str, ...]:
     """The refs that keep what was in a task's workspaces, oldest first."""
-    listed = git.text("for-each-ref", "--format=%(refname)", f"refs/coordination/preserved/{task}/").split()
-    return tuple(sorted(listed, key=lambda name: int(name.rpartition("/")[2])))
+    found = [name for name, kind in _refs(git, task) if kind == "commit" and NUMBERED.fullmatch(name)]
+    return tuple(sorted(found, key=_number))
+
+
+def _refs(git: Git, task: str) -> list[tuple[str, str]]:
+    """Everything below a task's refs with what it leads to: what is not of our form somebody else put there."""
+    asked = ("--format=%(refname) %(objecttype)", f"refs/coordination/preserved/{task}/")
+    rows = (line.partition(" ") for line in git.text("for-each-ref", *asked).split("\n") if line)
+    return [(name, kind) for name, _, kind in rows]
+
+
+def _number(name: str) -> int:
+    """The number in a ref's name, or in what stands where it would be; 0 for none."""
+    part = name.split("/")[4]
+    return int(part) if _DIGITS.fullmatch(part) else 0
 
 
 @contextmanager
@@ -84,6 +123,10 @@ def _own_index(git: Git, index: Path, head: str | None) -> Git:
     if real.exists():
         # with its time: git looks again at files as young as the index, and at no others
         shutil.copy2(real, index)
+        if _unseen(git, head):
+            hidden = _hidden(own)
+            for how in ("--no-assume-unchanged", "--no-skip-worktree"):
+                _update_index(own, how, hidden)
     elif head:
         own.run("read-tree", head)
     return own
@@ -91,8 +134,9 @@ def _own_index(git: Git, index: Path, head: str | None) -> Git:
 
 def _add_everything(git: Git, *, ignored: bool) -> list[str]:
     """Put all files into the index; returns those that were left out."""
-    nested = nested_repositories(git)
-    around = [f":(exclude,top,literal){directory}" for directory in nested]
+    # git itself does not look there
+    nested, lent = list(dict.fromkeys((*nested_repositories(git), *filled_links(git)))), private(git)
+    around = _around([*nested, *lent])
     git.run(
         "add",
         "--all",
@@ -106,22 +150,41 @@ def _add_everything(git: Git, *, ignored: bool) -> list[str]:
     )
     candidates = [name for directory in nested for name in _files_below(git.tree, directory)]
     if ignored:
-        candidates += git.run("ls-files", "-z", "--others", "--ignored", "--exclude-standard").names
+        asked = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", ":/", *_around(lent))
+        candidates += git.run(*asked, magic=True).names
     fitting = _fitting(git.tree, candidates)
+    # the files that are in a submodule take the place of the link to it
+    _update_index(git, "--force-remove", [place for place in nested if any(_is_below(name, place) for name in fitting)])
     _update_index(git, "--add", fitting)
+    secrets = _take_out_secrets(git, lent)
+    kept = set(fitting) - set(secrets)
+    there = [name for name in lent if os.path.lexists(git.tree / name)]
+    repositories = [name for directory in nested if os.path.lexists(git.tree / (name := f"{directory}/.git"))]
+    return repositories + sorted({*candidates, *secrets, *there} - kept)
+
+
+def _take_out_secrets(git: Git, lent: Sequence[str]) -> list[str]:
+    """Take out of the index what HEAD has not and nobody may keep; what that was."""
     new = git.run(
         "diff", "--cached", "--name-only", "-z", "--diff-filter=A", "--no-renames", "HEAD", accept=(0, 128)
     ).names
-    secrets = [name for name in new if _is_secret(name)]
+    secrets = [name for name in new if _is_secret(name) or within(name, lent)]
     _update_index(git, "--force-remove", secrets)
-    kept = set(fitting) - set(secrets)
-    return [f"{directory}/.git" for directory in nested] + sorted({*candidates, *secrets} - kept)
+    return secrets
+
+
+def _around(names: Iterable[str]) -> list[str]:
+    return [f":(exclude,top,literal){name}" for name in names]
 
 
 def _update_index(git: Git, how: str, names: Iterable[str]) -> None:
     listed = b"".join(os.fsencode(name) + b"\0" for name in names)
     if listed:
         git.run("update-index", how, "-z", "--stdin", stdin=listed)
+
+
+def _is_below(name: str, directory: str) -> bool:
+    return name.startswith(f"{directory}/")
 
 
 def _files_below(tree: Path, directory: str) -> Iterator[str]:
@@ -175,11 +238,21 @@ def _named(git: Git, task: str, tree: str, parents: list[str], message: str) -> 
     for name in names:  # the same again, after a kill: one ref is enough
         if git.text("log", "-1", "--format=%T %P", name) == f"{tree} {' '.join(parents)}":
             return name
-    commit = git.make_commit(tree, parents, message)
-    number = int(names[-1].rpartition("/")[2]) + 1 if names else 1
+    return _numbered(git, task, git.make_commit(tree, parents, message), f"kept {git.tree.name}")
+
+
+def keep_commit(git: Git, task: str, commit: str) -> str:
+    """Keep a commit, and all before it, under a ref of its task; which one."""
+    names = preserved(git, task)
+    known = next((name for name in names if git.is_ancestor(commit, name)), None)
+    return known or _numbered(git, task, commit, "kept before its branch was removed")
+
+
+def _numbered(git: Git, task: str, commit: str, reason: str) -> str:
+    number = max((_number(name) for name, _ in _refs(git, task)), default=0) + 1
     while True:
         try:
-            git.set_ref(f"refs/coordination/preserved/{task}/{number}", commit, "", reason=f"kept {git.tree.name}")
+            git.set_ref(f"refs/coordination/preserved/{task}/{number}", commit, "", reason=reason)
         except Conflict:
             number += 1
         else:

@@ -3,7 +3,7 @@
 ::
 
     Refused
-    ├── NestedRepository      a directory below the workspace has a ``.git`` of its own
+    ├── NestedRepository      a directory below the workspace has a ``.git`` of its own, or is a submodule
     ├── UnresolvedConflict    conflict markers are still in files that a merge left for the run to settle
     └── HeadMoved             the workspace is not on its branch, or its branch lost the commit it started from
 """
@@ -36,3 +36,7 @@ class HeadMoved(Refused):
         super().__init__(message)
         self.expected = expected
         self.found = found
+
+
+class BranchAstray(Refused):
+    """The integration branch is gone, rewound, checked out or another name for one of the user's: nothing can land."""

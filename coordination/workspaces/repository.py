@@ -73,25 +73,16 @@ def exclude(common: Path, pattern: str = ".coordination/") -> None:
         stream.write(start + pattern.encode() + b"\n")
 
 
-def ensure_integration(git: Git, branch: str, target: str, *, landed: str = "") -> str:
-    """Where the branch is; made when it is missing, never moved.
+def ensure_integration(git: Git, branch: str, target: str, *, start: str = "") -> str:
+    """Where the branch is; made when it is missing, at ``start`` or else at the target; never moved.
 
-    It begins at the target, unless that lacks ``landed``, the last merge that is known to have been on it. Raises
-    Refused when that merge is gone from the repository, or the branch cannot be made.
+    Raises Refused when the branch cannot be made.
     """
     name = f"refs/heads/{branch}"
     found = git.commit_at(name)
     if found is not None:
         return found
-    if landed and git.commit_at(landed) is None:
-        raise Refused(
-            f"branch {branch} is gone and so is {landed}, the last merge on it. Bring that commit back (a clone may "
-            f"have it) or say where to go on: git branch {branch} <commit>"
-        )
-    start = landed
-    known = git.commit_at(f"refs/heads/{target}")
-    if not landed or (known is not None and git.is_ancestor(landed, known)):
-        start = known or resolve(git, target)
+    start = start or git.commit_at(f"refs/heads/{target}") or resolve(git, target)
     try:
         git.set_ref(name, start, "", reason=f"made from {target}")
     except GitFailed as error:

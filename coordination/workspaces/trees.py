@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from coordination.errors import GitFailed, Refused
 from coordination.files import make_directory
 from coordination.model.runs import WorkspaceRequest
-from coordination.workspaces.git import Git, clear_locks
+from coordination.workspaces import pool
+from coordination.workspaces.git import Git, clear_locks, folds_case
 from coordination.workspaces.merging import conflicts, merge_head, start_merge
 from coordination.workspaces.place import Place, forget, half_made
 from coordination.workspaces.preservation import preserve
 from coordination.workspaces.repository import resolve, shown
 
+_SET_UP = "coordination-set-up"
+_SPECIAL, _ESCAPED = r"([\\*?\[\] !#])", r"\\\1"  # in a pattern of names to ignore
 _REASON = "kept by coordination"  # locked: the user's own ``git worktree prune`` leaves it alone
+_FILLING = "being made by coordination"  # until its files are all there
 
 
 def ensure(place: Place, request: WorkspaceRequest, *, task: str, fresh: bool) -> Path:
@@ -41,14 +48,15 @@ def ensure_linked(place: Place, request: WorkspaceRequest) -> tuple[Git, bool]:
 
     On which commit is said only of one that was made.
     """
-    path = place.path(request.name)
+    path, git = place.path(request.name), place.git
     with place.locked("workspaces"):
-        directory, made = _recorded(place, request, path)
+        directory, made = _recorded(place, git, request, path)
+        git = git.at(directory, path)
+        if made:
+            pool.take(place, git)
     _link(place, path, directory)
     clear_locks(directory)
-    git = Git(place.common, directory=directory, tree=path)
-    if not (directory / "index").exists():
-        git.run("reset", "--hard", "--quiet")  # new, or killed before its files were all there
+    _fill(git)
     return git, made
 
 
@@ -58,7 +66,29 @@ def check_out(git: Git, commit: str) -> None:
         # detached first: a reset through a branch name would move that branch
         git.run("update-ref", "--no-deref", "HEAD", resolve(git, "HEAD"))
     _reset(git, commit)
+    (git.directory / _SET_UP).unlink(missing_ok=True)  # what set-up made goes, too
     git.run("clean", "-ffdx", "--quiet")
+
+
+def make_exact(git: Git, commit: str) -> None:
+    """Exactly this commit, whatever a gate did to the tree. Only where nobody works: nothing of it is kept."""
+    if any(not entry.startswith("H ") for entry in git.run("ls-files", "-v", "-z").names):
+        (git.directory / "index").unlink()  # files that git was told not to look at are looked at again
+    try:
+        check_out(git, commit)
+    except GitFailed:
+        _open_up(git.tree)  # what may not be written cannot be removed
+        check_out(git, commit)
+
+
+def is_set_up(git: Git) -> bool:
+    """Whether set-up was done in this workspace, and what it made was not cleaned away since."""
+    return (git.directory / _SET_UP).exists()
+
+
+def note_set_up(git: Git) -> None:
+    """Remember that it was, for as long as the workspace lasts: among git's own files, where no sandbox may write."""
+    (git.directory / _SET_UP).touch()
 
 
 def bring_in(place: Place, git: Git, commit: str, task: str) -> tuple[str, ...]:
@@ -69,23 +99,31 @@ def bring_in(place: Place, git: Git, commit: str, task: str) -> tuple[str, ...]:
     if merge_head(git) != commit:
         preserve(place, git, task)
         _reset(git)
-        git.run("clean", "-ffd", "--quiet")
+        _clean(git)
         start_merge(git, commit)
     return shown(conflicts(git, head, commit).files)
 
 
-def remove(place: Place, name: str, task: str) -> str | None:
-    """Keep what is in the workspace, then remove it. Returns the ref that keeps it, None when there was nothing."""
+def remove(place: Place, name: str, task: str, needed: Callable[[], str] = str) -> str | None:
+    """Keep what is in the workspace, then remove it. Returns the ref that keeps it, None when there was nothing.
+
+    ``needed`` is asked under the lock that every run makes its workspace under: why it must stay, or "".
+    """
     path = place.path(name)
     kept = None
     with place.locked("workspaces"):
+        why = needed()
+        if why:
+            raise Refused(f"workspace {name} stays: {why}")
         directory = place.record(path)
         if path.is_dir() and not path.is_symlink():
             if directory is None or half_made(directory):
                 _vacate(place, path)
             else:
+                git = place.opened(path)
                 # what git ignores in the tree of a gate or a review was built there, and is nobody's work
-                kept = preserve(place, place.opened(path), task, ignored=name == task)
+                kept = preserve(place, git, task, ignored=name == task)
+                pool.give(place, git)
         place.discard(path)
         if directory is not None:
             forget(directory)
@@ -93,7 +131,7 @@ def remove(place: Place, name: str, task: str) -> str | None:
     return kept
 
 
-def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> tuple[Path, bool]:
+def _recorded(place: Place, git: Git, request: WorkspaceRequest, path: Path) -> tuple[Path, bool]:
     """Git's directory for the workspace, and whether it was made: when missing, half-made, or when its tree is gone."""
     directory = place.record(path)
     if directory is not None and not half_made(directory) and path.is_dir() and not path.is_symlink():
@@ -104,10 +142,12 @@ def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> tuple[Path
     place.forget_half_made()
     place.sweep(request.name)
     make_directory(place.workspaces)
-    start = [_branch(place, request)] if request.branch else ["--detach", resolve(place.git, request.commit)]
+    start = [_branch(git, request)] if request.branch else ["--detach", f"{request.commit}^{{commit}}"]
     try:
-        place.git.run("worktree", "add", "--no-checkout", "--lock", "--reason", _REASON, str(path), *start)
+        git.run("worktree", "add", "--no-checkout", "--lock", "--reason", _FILLING, str(path), *start)
     except GitFailed as error:
+        if not request.branch:
+            resolve(git, request.commit)
         raise Refused(f"git cannot make the workspace {path}: {error.stderr}") from error
     made = place.record(path)
     if made is None:
@@ -115,11 +155,51 @@ def _recorded(place: Place, request: WorkspaceRequest, path: Path) -> tuple[Path
     return made, True
 
 
-def _branch(place: Place, request: WorkspaceRequest) -> str:
+def _fill(git: Git) -> None:
+    """Check out the files of a workspace that is new, or was killed before they were all there."""
+    locked, filled = git.directory / "locked", (git.directory / "index").exists()
+    if not locked.exists() or locked.read_text().strip() != _FILLING:
+        if not filled:
+            _complete(git)
+        return
+    if not filled:
+        if folds_case(git.common):
+            _refuse_clashes(git)
+        # git copies what the user set for the own worktree alone, for one: which part of it is checked out
+        (git.directory / "config.worktree").unlink(missing_ok=True)
+        git.run("read-tree", "--reset", "-u", "HEAD")
+    locked.write_text(_REASON)
+
+
+def _complete(git: Git) -> None:
+    """Somebody removed the index: what is missing is written, what is there stays as it is, for the caller to keep."""
+    git.run("read-tree", "HEAD")
+    missing = git.run("ls-files", "--deleted", "-z").out
+    if missing:
+        git.run("checkout-index", "-z", "--stdin", stdin=missing)
+
+
+def _refuse_clashes(git: Git) -> None:
+    """One of two such files would be checked out, and the other one seem to be changed."""
+    seen: dict[str, str] = {}
+    for path in git.run("ls-tree", "-r", "-z", "--name-only", "HEAD").names:
+        other = seen.setdefault(path.casefold(), path)
+        if other != path:
+            raise Refused(
+                f"{', '.join(shown((other, path)))} differ in case only, and the filesystem of {git.tree} takes them "
+                "for one. Rename one of them, or work where case matters (on macOS: a case-sensitive volume)"
+            )
+
+
+def _branch(git: Git, request: WorkspaceRequest) -> str:
     """The branch, made at the base when it is missing; without ``worktree add -b``, which writes to the config."""
     name = f"refs/heads/{request.branch}"
-    if place.git.commit_at(name) is None:
-        place.git.set_ref(name, resolve(place.git, request.base), "", reason="task started")
+    if git.commit_at(name) is None:
+        try:
+            git.set_ref(name, f"{request.base}^{{commit}}", "", reason="task started")
+        except GitFailed:
+            resolve(git, request.base)
+            raise
     return request.branch
 
 
@@ -162,7 +242,21 @@ def _settle_on_branch(place: Place, git: Git, branch: str, task: str, *, fresh: 
         git.run("symbolic-ref", "-m", "coordination: back to the task's branch", "HEAD", name)
     if found != name or fresh:
         _reset(git)
-        git.run("clean", "-ffd", "--quiet")
+        _clean(git)
+
+
+def _clean(git: Git) -> None:
+    """Remove what is neither tracked nor ignored, but for what set-up made: it is made once."""
+    kept = [f"--exclude=/{re.sub(_SPECIAL, _ESCAPED, name)}" for name in git.private]
+    git.run("clean", "-ffd", "--quiet", *kept)
+
+
+def _open_up(tree: Path) -> None:
+    for where, directories, _ in os.walk(tree):
+        for name in directories:
+            path = Path(where, name)
+            if not path.is_symlink():
+                path.chmod(0o700)
 
 
 def _reset(git: Git, commit: str = "HEAD") -> None:

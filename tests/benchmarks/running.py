@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
-from tests.benchmarks import idleness, latency, lengths, makespan, overhead, planning, starts, syncs, tables
+from tests.benchmarks import idleness, latency, lengths, makespan, overhead, planning, starts, syncs, tables, workspaces
 from tests.benchmarks.measuring import OPERATIONS, OPERATIONS_MAX, Operation, Plan, measure, percentile
 from tests.benchmarks.peers import Peer
 from tests.benchmarks.peers.all import PEERS
@@ -25,16 +25,20 @@ from tests.benchmarks.targets import (
     ORJSON,
     OURS,
     OVERHEAD,
+    PLAIN,
     PLAN,
     PLANNED,
     PROCESSORS,
     PROGRAM,
     PUBLISHES,
     PYTHON,
+    RECYCLED,
     REPLAY,
     SCHEDULE,
     STARTS,
+    SWITCHED,
     TARGETS,
+    WORKSPACE,
     Target,
 )
 
@@ -219,6 +223,19 @@ def _measure_planning(report: Report, say: Say) -> None:
             report.add(PLAN, 1, name, seconds=planning.step_seconds(queued))
 
 
+def _measure_workspaces(report: Report, say: Say) -> None:
+    options = report.options
+    files = min(workspaces.FILES, 100 * options.operations)
+    commits = min(workspaces.COMMITS, 100 * options.operations)
+    ready = workspaces.measure(options.directory, options.rounds, files, commits)
+    for _, one in zip(_rounds(report, say, f"{WORKSPACE}; {files:,} of them"), ready, strict=True):
+        report.add(WORKSPACE, 1, OURS, seconds=one.fresh, megabytes=one.bytes / 1e6)
+        report.add(RECYCLED, 1, OURS, seconds=one.recycled)
+        report.add(SWITCHED, 1, OURS, seconds=one.switched)
+        for operation in (WORKSPACE, RECYCLED, SWITCHED):
+            report.add(operation, 1, PLAIN, seconds=one.plain, megabytes=one.plain_bytes / 1e6)
+
+
 def _measure_starts(report: Report, say: Say) -> None:
     if why := starts.missing():
         report.missing["P13"] = why
@@ -298,6 +315,7 @@ _OF_THE_WHOLE: Mapping[str, Callable[[Report, Say], None]] = {
     "P7": _measure_latency,
     "P8": _measure_overhead,
     "P9": _measure_planning,
+    "P10": _measure_workspaces,
     "P11": _measure_idleness,
     "P12": _measure_makespan,
     "P13": _measure_starts,

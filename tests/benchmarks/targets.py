@@ -23,6 +23,10 @@ BEGUN = "from there to the worker's first word"
 PYTHON = "python -c pass"
 OVERHEAD = "processor time of a run but for git"
 PROGRAM = "Claude Code's own"
+WORKSPACE = "workspace ready, 20,000 files, made from nothing"
+RECYCLED = "the same from the pool"
+SWITCHED = "the same from the pool, 20 files changed"
+PLAIN = "git worktree add"
 IDLE = "idle supervisor, 1,000 finished tasks"
 MAKESPAN = f"{TASKS} tasks of known length"
 SCHEDULE = "list schedule and start-up"
@@ -94,6 +98,9 @@ TARGETS = (
     _small("P7", BEGUN, 1, "p50_ns", PYTHON, 3.0),
     _small("P8", OVERHEAD, 1, "seconds", PROGRAM, 0.35, 0.15),
     _small("P9", PLAN, 1, "seconds", FEW, 1.5),
+    _small("P10", WORKSPACE, 1, "seconds", PLAIN, 0.35),
+    _small("P10", RECYCLED, 1, "seconds", PLAIN, 0.05),
+    _small("P10", SWITCHED, 1, "seconds", PLAIN, 0.05),
     _small("P11", IDLE, 1, "cores", "", 0.005),
     _small("P11", IDLE, 1, "megabytes", "", 60.0),
     _small("P12", MAKESPAN, SLOTS, "seconds", SCHEDULE, 1.05),

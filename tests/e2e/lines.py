@@ -37,9 +37,9 @@ def edit(path: str, old: str, new: str) -> list[JSON]:
     return call("Edit", file_path="{cwd}/" + path, old_string=old, new_string=new)
 
 
-def verdict(word: str, summary: str, *findings: JSON) -> list[JSON]:
-    """A reviewer's answer."""
-    return call("StructuredOutput", verdict=word, summary=summary, findings=list(findings))
+def verdict(word: str, summary: str, *findings: JSON, commit: str = "{commit}") -> list[JSON]:
+    """A reviewer's answer, about the commit it was asked about unless another one is named."""
+    return call("StructuredOutput", commit=commit, verdict=word, summary=summary, findings=list(findings))
 
 
 def hang() -> list[JSON]:

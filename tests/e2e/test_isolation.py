@@ -204,6 +204,7 @@ ATTACKS = {
     "hands itself a task": writes(lambda target: target.state / "inbox/evil.json"),
     "writes the settings": writes(lambda target: target.state / "coordination.toml"),
     "writes another task's workspace": writes(lambda target: target.other / "evil.txt"),
+    "writes a tree that waits for the next task": writes(lambda target: target.state / "pool/1/tree/evil.txt"),
     "writes another run's outcome": writes(lambda target: target.state / "runs/U.1.work/outcome.json"),
     "writes the user's shell start-up": writes(lambda target: target.home / ".bashrc"),
     "writes the user's Claude settings": writes(lambda target: target.home / ".claude/settings.json"),

@@ -103,6 +103,8 @@ def test_a_dropped_file_becomes_a_merge_with_trailers(played: Stage) -> None:
         "Coordination-Reviewer": "farewell.6.review",
         "Coordination-Verdict": "approve",
         "Coordination-Gates": "unit=passed",
+        "Coordination-Reason": "gates passed: unit; approved by farewell.6.review",
+        "Coordination-Diff": "1 files, +2 -0",
     }
 
 

@@ -36,8 +36,8 @@ def stage_with_task(directory: Path, work: Mapping[str, Any] = WORKS) -> Stage:
     """One task that is worked on, gated, reviewed and landed by scripts; every act of a gate is written down."""
     gate = GATE.format(told=str(directory / "gates.txt"))
     settings = {
-        "gates": {"default": ["unit"], "unit": [sys.executable, "-S", "-c", gate]},
-        "agents": {"backend": "scripted"},
+        "gates": {"default": ["unit"], "unit": [sys.executable, "-S", "-c", gate], "cache": False},
+        "agents": {"backend": "scripted", "sandbox": "off"},  # it writes to a file of ours
         "supervisor": {"poll_seconds": 0.05, "stop_grace_seconds": 1.0},
         "retry": {"backoff_seconds": 0.05},
     }

@@ -65,7 +65,9 @@ SCRIPTS = [
     },
     {
         "contains": ["# Review of task T"],
-        "steps": [[*PAUSE, *call("StructuredOutput", verdict="approve", summary="Fine.", findings=[])]],
+        "steps": [
+            [*PAUSE, *call("StructuredOutput", commit="{commit}", verdict="approve", summary="Fine.", findings=[])]
+        ],
     },
 ]
 

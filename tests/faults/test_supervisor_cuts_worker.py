@@ -52,8 +52,8 @@ def test_a_worker_killed_while_a_gate_runs_is_replaced(
 def stage_with_gate(directory: Path, gate: str) -> Stage:
     """One task by scripts, with that gate."""
     settings = {
-        "gates": {"default": ["unit"], "unit": [sys.executable, "-S", "-c", gate]},
-        "agents": {"backend": "scripted"},
+        "gates": {"default": ["unit"], "unit": [sys.executable, "-S", "-c", gate], "cache": False},
+        "agents": {"backend": "scripted", "sandbox": "off"},  # it writes to a file of ours
         "supervisor": {"poll_seconds": 0.05},
         "retry": {"backoff_seconds": 0.05},
     }

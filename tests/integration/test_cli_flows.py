@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -420,6 +421,28 @@ def test_an_agent_cannot_decide(coord: Coord, arguments: list[str], monkeypatch:
     assert "known.1.work" in coord.told
     for name in READING:
         coord(name)
+
+
+VERBS = (
+    *("init", "start", "stop", "submit x", "cancel known", "retry known", "pause", "resume", "approve known"),
+    *("reject known --reason x", "repair --apply", "doctor --fix", "replay --repair"),
+)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nobody can see who descends from whom")
+def test_an_agent_that_cleared_its_environment_cannot_decide(coord: Coord) -> None:
+    """Every verb of a person is refused to whoever descends from a run, by what that was started with."""
+    coord("submit", "--id", "known", "x")
+    verb = f"env -u COORDINATION_RUN setsid -w {sys.executable} -P -m coordination -C {shlex.quote(str(coord.root))}"
+    script = "\n".join(f"{verb} {words} 2>&1; echo {{$?}}" for words in VERBS)
+    marked = os.environ | {"COORDINATION_RUN": "log/known.1.work"}
+    done = subprocess.run(["sh", "-c", script], env=marked, capture_output=True, text=True, timeout=60, check=False)
+    said = done.stdout.split("}\n")[:-1]
+    assert len(said) == len(VERBS)
+    for verb, answer in zip(VERBS, said, strict=True):
+        assert answer.startswith("coord: this is run known.1.work of the coordinator"), (verb, answer)
+        assert answer.endswith("{4"), (verb, answer)
+    assert len(coord("log").splitlines()) == 1
 
 
 def test_settings_that_cannot_be_read_are_usage(coord: Coord) -> None:

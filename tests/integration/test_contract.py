@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -380,11 +381,23 @@ def test_what_is_being_written_is_left_alone(outside: Outside) -> None:
         (outside.inbox / name).write_text(json.dumps(PROMPT))
     outside.coord("pause")
     outside.coord("start")
-    path = outside.inbox / "slow.json"
-    path.write_text('{"id": "slow", ')
-    until(lambda: outside.json("status")["inbox"]["pending"])
-    with path.open("a") as file:
-        file.write('"prompt": "x"}')
+    seen = threading.Event()
+
+    def writes() -> None:
+        """Never at rest for a second, however long it takes until somebody has looked."""
+        with (outside.inbox / "slow.json").open("a", buffering=1) as file:
+            file.write('{"id": "slow", ')
+            while not seen.wait(0.1):
+                file.write(" \n")
+            file.write('"prompt": "x"}')
+
+    writer = threading.Thread(target=writes)
+    writer.start()
+    try:
+        until(lambda: outside.json("status")["inbox"]["pending"])
+    finally:
+        seen.set()
+        writer.join()
     until(lambda: outside.accepted("slow"))
     assert list((outside.inbox / "rejected").iterdir()) == []
     assert [event["task"] for event in outside.events("TaskSubmitted")] == ["slow"]
@@ -526,19 +539,18 @@ def test_settings_changed_under_a_supervisor_are_said_to_be_late(outside: Outsid
     assert not any("coord stop" in warning for warning in outside.json("status")["warnings"])
 
 
-def test_a_gate_gets_an_environment_that_was_built(outside: Outside, tmp_path: Path) -> None:
+def test_a_gate_gets_an_environment_that_was_built(outside: Outside) -> None:
     """No key, nothing of the caller's but what settings pass by name; HOME and TMPDIR are ours; tasks bring nothing."""
-    said = tmp_path / "said"
-    gate = json.dumps(["sh", "-c", f"env > '{said}'"])
-    outside.configure(('fails = ["false"]', f"says = {gate}"), ("[retry]", '[environment]\npass = ["PASSED"]\n[retry]'))
+    outside.configure(('fails = ["false"]', 'says = ["env"]'), ("[retry]", '[environment]\npass = ["PASSED"]\n[retry]'))
     outside.variables = {"ANTHROPIC_API_KEY": "key", "CLAUDE_CODE_OAUTH_TOKEN": "key", "PASSED": "yes", "TZ": "UTC"}
     outside.variables |= {"SECRET": "key", "GIT_DIR_OF_OURS": "x", "PYTHONSTARTUP": "x"}
     outside.drop("a", {"id": "a", "gates": ["says"], "prompt": writes("a")})
     outside.coord("start", "--once")
-    found = dict(line.split("=", 1) for line in said.read_text().splitlines())
+    (said,) = outside.json("show", "a")["evidence"]["gates"]
+    found = dict(line.split("=", 1) for line in said["output"].splitlines())
     assert (found["PASSED"], found["TZ"]) == ("yes", "UTC")
     assert found["HOME"].startswith(str(outside.home))
-    assert found["TMPDIR"].startswith(str(outside.home))
+    assert found["TMPDIR"] == "/tmp" or found["TMPDIR"].startswith(str(outside.home)), "its own, in a sandbox or not"
     assert set(outside.variables) & set(found) == {"PASSED", "TZ"}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from coordination import doctor
 from coordination.cli import run
 from coordination.coordinator import Coordinator, locate
 from coordination.environment import MARKER
@@ -159,3 +160,28 @@ def test_before_init_it_says_what_to_do(repository: Path, capsys: pytest.Capture
     said = capsys.readouterr().out
     assert "run `coord init`" in said
     assert not (repository / ".coordination").exists()
+
+
+def test_a_machine_on_which_gates_have_no_sandbox_is_told(
+    look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tried, not guessed from what is installed."""
+    (tmp_path / "bwrap").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("COORDINATION_CLAUDE", program(tmp_path, "exit 1"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    check = look(code=1)["sandbox of gates"]
+    assert (check["state"], check["advice"]) == (
+        "weaker",
+        "install bubblewrap, and allow unprivileged user namespaces",
+    )
+
+
+@pytest.mark.parametrize(("number", "state"), [(0, "weaker"), (1000, "ok")])
+def test_who_runs_it_as_root_is_told(
+    look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, state: str
+) -> None:
+    """The agents' sandbox is Claude Code's own, and leaves root the settings of the kernel."""
+    monkeypatch.setenv("COORDINATION_CLAUDE", program(tmp_path, "exit 1"))
+    monkeypatch.setattr(doctor, "_number_of_user", lambda: number)
+    assert look(code=1)["user"]["state"] == state

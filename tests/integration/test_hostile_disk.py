@@ -94,7 +94,8 @@ def test_an_outcome_that_finds_no_room_is_written_when_there_is(small: Stage, tm
     settings = {
         **SETTINGS,
         "git": {"target": "main"},
-        "gates": {"default": ["unit"], "unit": [sys.executable, "-c", slow]},
+        "gates": {"default": ["unit"], "unit": [sys.executable, "-c", slow], "cache": False},
+        "agents": {**SETTINGS["agents"], "sandbox": "off"},  # it writes to a file of ours
     }
     stage.home.settings_file.write_text(settings_text(settings))
     drop(stage, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,37 @@ def test_who_did_not_ask_is_given_nobody_and_ends_nobody() -> None:
     finally:
         child.kill()
         child.wait()
+
+
+@pytest.mark.parametrize(
+    ("call", "found"),
+    [
+        ("env -u MARK {asks}", "above"),
+        ("env -i setsid {asks}", "above"),
+        ("env MARK=own {asks}", "above"),
+        ("env -i sh -c 'env MARK=nearer sh -c \"env -i {asks}; true\"; true'", "nearer"),
+    ],
+)
+def test_an_ancestor_is_found_by_what_it_was_started_with(tmp_path: Path, call: str, found: str) -> None:
+    """Whatever the processes between have made of their environment; what we carry ourselves is another question."""
+    (tmp_path / "asks.py").write_text("from coordination import kin\nprint(kin.carried_above('MARK'))\n")
+    command = ["sh", "-c", f"{call.format(asks=f'{sys.executable} {tmp_path}/asks.py')}; true"]
+    marked = {"MARK": "above", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, env=marked, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == f"{found}\n", done.stderr
+
+
+def test_an_ancestor_that_dies_while_it_is_looked_at_hides_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first parent is gone when it is asked for; whoever is given us then is asked instead, and not for ever."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    parents = iter([gone.pid, gone.pid, os.getpid()])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    assert kin.carried_above("PATH") == os.environ["PATH"]
+    monkeypatch.setattr(os, "getppid", lambda: gone.pid)
+    assert kin.carried_above("PATH") == "?"
+
+
+def test_who_descends_from_nobody_with_it_is_free() -> None:
+    """Up to the first process of all, that of others included."""
+    assert kin.carried_above("NOBODY_EVER_CARRIED_THIS") == ""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,8 @@ from coordination.workspaces import (
     Workspaces,
     discover,
 )
+from coordination.workspaces.git import Git, Result
+from coordination.workspaces.upkeep import Upkeep
 
 INTEGRATION = "coordination/integration"
 TRAILERS = {"Coordination-Task": "T", "Coordination-Run": "T.1.work", "Coordination-Role": "blue"}
@@ -59,7 +62,7 @@ class Scene:
         git(root, "commit", "--quiet", "--message=Start")
         self.base = git(root, "rev-parse", "HEAD")
         self.state = root / ".coordination"
-        self.workspaces = Workspaces(root / ".git", self.state)
+        self.workspaces = Upkeep(root / ".git", self.state)
         self.workspaces.exclude()
         self.workspaces.ensure_integration(INTEGRATION, "main")
 
@@ -206,6 +209,36 @@ def test_sixteen_processes_make_sixteen_workspaces_at_once(scene: Scene) -> None
         assert git(path, "symbolic-ref", "HEAD") == f"refs/heads/coordination/task/T{number}"
 
 
+def test_a_workspace_takes_few_calls_of_git(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs some milliseconds in every run: what is known already is not asked for again."""
+    calls: list[str] = []
+    run = Git.run
+
+    def noted(self: Git, *arguments: str, **options: Any) -> Result:
+        calls.append(arguments[0])
+        return run(self, *arguments, **options)
+
+    monkeypatch.setattr(Git, "run", noted)
+    making = ["worktree", "config", "read-tree"]
+    scene.workspaces.ensure(WorkspaceRequest(name="T.1.gate", commit=scene.base))
+    assert calls == making
+    calls.clear()
+    scene.workspaces.remove("T.1.gate", "T")
+    assert calls == ["rev-parse", "status", "config", "for-each-ref"]
+    calls.clear()
+    scene.workspaces.ensure(WorkspaceRequest(name="T", base=scene.base, branch="coordination/task/T"))
+    assert calls == ["rev-parse", "update-ref", *making]
+
+
+@pytest.mark.parametrize("branch", ["", "coordination/task/T"])
+def test_a_commit_that_is_not_there_is_named(scene: Scene, branch: str) -> None:
+    """Nothing is made then."""
+    absent = "0123456789" * 4
+    with pytest.raises(NotFound, match=absent):
+        scene.workspaces.ensure(WorkspaceRequest(name="T", base=absent, commit=absent, branch=branch))
+    assert (scene.workspaces.names(), scene.workspaces.broken()) == ((), ())
+
+
 def test_what_a_killed_run_left_is_kept_and_stays_unless_fresh(scene: Scene) -> None:
     """Leftovers are kept under a ref both ways, stay in place by default and go when asked to."""
     path = scene.ensure()
@@ -218,6 +251,33 @@ def test_what_a_killed_run_left_is_kept_and_stays_unless_fresh(scene: Scene) -> 
     (ref,) = scene.workspaces.preserved("T")
     assert git(scene.root, "show", f"{ref}:story.txt") == "half"
     assert git(scene.root, "show", f"{ref}:new.txt") == "new"
+
+
+@pytest.mark.parametrize("version", ["2", "4"])
+@pytest.mark.parametrize("bit", ["--assume-unchanged", "--skip-worktree"])
+def test_files_that_git_was_told_not_to_look_at_are_kept(scene: Scene, bit: str, version: str) -> None:
+    """Git says that nothing changed; the workspace goes, and what was in those files is kept. What is staged, too."""
+    path = scene.ensure()
+    git(path, "update-index", "--index-version", version)
+    (path / ".gitignore").write_text("staged\n")
+    git(path, "add", ".gitignore")
+    git(path, "update-index", bit, "story.txt", ".gitignore")
+    (path / "story.txt").write_text("hidden\n")
+    (path / ".gitignore").write_text("hidden, too\n")
+    assert git(path, "status", "--porcelain") == "M  .gitignore"
+    ref = scene.workspaces.remove("T", "T")
+    assert git(scene.root, "show", f"{ref}:story.txt") == "hidden"
+    assert git(scene.root, "show", f"{ref}:.gitignore") == "hidden, too"
+    assert git(scene.root, "show", f"{ref}^2:.gitignore") == "staged"
+
+
+def test_a_file_that_is_left_out_is_not_taken_for_removed(scene: Scene) -> None:
+    """A workspace made sparse by its run has all that its commit has; there is nothing to keep."""
+    path = scene.ensure()
+    git(path, "update-index", "--skip-worktree", "story.txt")
+    (path / "story.txt").unlink()
+    assert git(path, "status", "--porcelain") == ""
+    assert scene.workspaces.remove("T", "T") is None
 
 
 def test_a_review_workspace_is_exactly_its_commit_whatever_was_there(scene: Scene) -> None:
@@ -759,6 +819,69 @@ def test_the_size_of_a_change_counts_lines_and_files(scene: Scene) -> None:
     assert scene.workspaces.diff(scene.base, commit, 10) == whole[:10] + "\n[cut at 10 bytes]\n"
 
 
+BRANCHES = (f"refs/heads/{INTEGRATION}", "refs/heads/main", "refs/heads/nowhere")
+
+
+def test_whatever_changes_about_a_file_its_name_is_told(scene: Scene) -> None:
+    """A rename under both names, a mode, a link, a removal, a name with a line feed, and one that is no text."""
+    path = scene.ensure()
+    (path / "run.sh").write_text("true\n")
+    (path / "moved").write_text("same\n" * 50)
+    (path / "gone").write_text("x")
+    first = str(scene.commit(path))
+    (path / "run.sh").chmod(0o755)
+    (path / "moved").rename(path / "elsewhere")
+    (path / "gone").unlink()
+    (path / "link").symlink_to("story.txt")
+    (path / ".github").symlink_to("nowhere")
+    (path / "two\nlines").write_text("x")
+    Path(os.fsdecode(os.fsencode(path) + b"/\xff")).write_text("x")
+    commit = str(scene.commit(path, first))
+    stat, names = scene.workspaces.landing_change(first, commit, BRANCHES)
+    assert set(names) == {"run.sh", "moved", "elsewhere", "gone", "link", ".github", "two\nlines", "\\xff"}
+    assert (stat.files, set(scene.workspaces.files_changed(first, commit))) == (8, set(names))
+
+
+def test_a_commit_that_undoes_what_landed_is_told_with_what_it_undoes(scene: Scene) -> None:
+    """It took the branch in by itself and kept its own side: like its base in that file, and landing would undo it."""
+    path = scene.ensure()
+    other = scene.work("other", "CODEOWNERS", "* @security\n")
+    assert scene.workspaces.land(scene.request(other), task="other", gates=passes).kind == "merged"
+    git(path, "merge", "--quiet", "--no-edit", "--strategy=ours", INTEGRATION)
+    (path / "harmless.txt").write_text("x\n")
+    commit = str(scene.commit(path))
+    assert scene.workspaces.files_changed(scene.base, commit) == ("harmless.txt",)
+    stat, names = scene.workspaces.landing_change(scene.base, commit, BRANCHES)
+    assert names == ("CODEOWNERS", "harmless.txt")
+    assert (stat.files, stat.deletions) == (2, 1)
+    assert scene.workspaces.land(scene.request(commit), task="T", gates=passes).kind == "merged"
+    assert "CODEOWNERS" not in git(scene.root, "ls-tree", "--name-only", INTEGRATION).split()
+
+
+def test_what_others_landed_is_not_the_change_of_who_takes_it_in(scene: Scene) -> None:
+    """Brought in by us or by the run itself, and the target is behind: only what is its own is told."""
+    path = scene.ensure()
+    other = scene.work("other", "CODEOWNERS", "* @security\n")
+    assert scene.workspaces.land(scene.request(other), task="other", gates=passes).kind == "merged"
+    integration = scene.integration()
+    git(path, "merge", "--quiet", "--no-edit", INTEGRATION)
+    (path / "mine.txt").write_text("x\n")
+    commit = str(scene.commit(path))
+    mine = DiffStat(files=1, insertions=1)
+    assert scene.workspaces.landing_change(integration, commit, BRANCHES) == (mine, ("mine.txt",))
+    assert scene.workspaces.landing_change(scene.base, commit, BRANCHES)[1] == ("CODEOWNERS", "mine.txt")
+    late = scene.work("late", "late.txt", "x\n")
+    assert scene.workspaces.landing_change(integration, late, BRANCHES) == (mine, ("late.txt",))
+    (scene.root / "users.txt").write_text("one\n")
+    git(scene.root, "add", "users.txt")
+    git(scene.root, "commit", "--quiet", "--message=The user")
+    place = scene.ensure("late")
+    git(place, "merge", "--quiet", "--no-edit", "--strategy=ours", "main")
+    (place / "again.txt").write_text("x\n")
+    undoes = str(scene.commit(place, late))
+    assert scene.workspaces.landing_change(integration, undoes, BRANCHES)[1] == ("again.txt", "late.txt", "users.txt")
+
+
 # --- traces and audit
 
 
@@ -879,3 +1002,33 @@ def test_a_call_of_git_carries_the_mark_of_its_run(
     monkeypatch.setenv(MARKER, "a-log/T.1.work")
     scene.workspaces.resolve("main")
     assert f"{MARKER}=a-log/T.1.work" in (directory / "seen").read_text().splitlines()
+
+
+def test_a_record_that_goes_while_another_is_looked_for_is_none(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other runs take their workspaces down at any moment, and their records with them."""
+    path = scene.ensure("T")
+    scene.ensure("A")  # its record is looked at first
+    record = scene.root / ".git/worktrees/A/gitdir"
+    whole, read = record.read_bytes(), Path.read_bytes
+
+    def goes(self: Path) -> bytes:
+        if self == record:
+            self.unlink(missing_ok=True)
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", goes)
+    assert scene.workspaces.changes(path) == ()
+    record.write_bytes(whole)
+    assert scene.workspaces.broken() == ("A",)
+
+
+def test_refs_that_somebody_put_among_ours_are_none_of_them(scene: Scene) -> None:
+    """What an agent without a sandbox could do: a name without a number, a number that is a directory, or no commit."""
+    blob = git(scene.root, "hash-object", "-w", "story.txt")
+    for name, leads in (("x", scene.base), ("7", blob), ("8/x", scene.base), ("0", scene.base), ("1", scene.base)):
+        git(scene.root, "update-ref", f"refs/coordination/preserved/T/{name}", leads)
+    assert scene.workspaces.preserved("T") == ("refs/coordination/preserved/T/1",)
+    (scene.ensure("T") / "new.txt").write_text("new")
+    assert scene.workspaces.remove("T", "T") == "refs/coordination/preserved/T/9"
+    assert [ref.name[-1] for ref in scene.workspaces.preserved_refs()] == ["1", "9"]
+    assert [kept.number for kept in scene.workspaces.kept("T")] == [1, 9]

@@ -20,9 +20,23 @@ from typing import Any
 
 import pytest
 
+from coordination import worker
 from coordination.errors import LockHeld
-from coordination.model.runs import GateResult, LandingRequest, WorkspaceRequest
+from coordination.model.runs import (
+    Ending,
+    GateCommand,
+    GateResult,
+    LandingRequest,
+    Limits,
+    MemberRequest,
+    Outcome,
+    Pooling,
+    Purpose,
+    RunRequest,
+    WorkspaceRequest,
+)
 from coordination.workspaces import Workspaces
+from coordination.workspaces.upkeep import Upkeep
 
 INTEGRATION = "coordination/integration"
 CUT, BROKEN = 9, 70
@@ -42,8 +56,8 @@ class Scene:
     root: Path
 
     @property
-    def workspaces(self) -> Workspaces:
-        return Workspaces(self.root / ".git", self.root / ".coordination")
+    def workspaces(self) -> Upkeep:
+        return Upkeep(self.root / ".git", self.root / ".coordination")
 
     def rev(self, name: str) -> str:
         return git(self.root, "rev-parse", name).strip()
@@ -98,15 +112,22 @@ def scene(memory: Path) -> Scene:
     return made
 
 
-def cut_everywhere(scene: Scene, step: Callable[[], object], check: Callable[[], None]) -> int:
+def cut_everywhere(
+    scene: Scene,
+    step: Callable[[], object],
+    check: Callable[[], None],
+    *,
+    repeat: Callable[[], object] | None = None,
+    which: range = range(1, 1000),
+) -> int:
     """Cut the step before its first, second, … gesture; after each, repeat and check. Returns how many there were."""
     template = scene.root.with_name("template")
     shutil.copytree(scene.root, template, symlinks=True)
-    for number in range(1, 1000):
+    for number in which:
         ended = _in_child(step, number)
         assert ended in (0, CUT), f"the step failed by itself at gesture {number}"
         if ended == CUT:
-            step()
+            (repeat or step)()
         check()
         if ended == 0:
             return number - 1
@@ -245,6 +266,117 @@ def test_landing(scene: Scene) -> None:
     assert cut_everywhere(scene, lambda: scene.land("T"), check) >= 15
 
 
+@pytest.mark.timeout(180)
+def test_landing_several(scene: Scene) -> None:
+    """However it was cut, of three that land together two are merged once each, the bad one is not, nothing is lost."""
+    commits = {}
+    for task in ("A", "B", "C"):
+        (scene.ensure(task) / f"{task}.txt").write_text(f"{task}\n")
+        commits[task] = str(scene.commit(task))
+    (scene.root / "user.txt").write_text("user\n")
+    git(scene.root, "add", "--all")
+    git(scene.root, "commit", "--quiet", "--message=User")
+    others = [MemberRequest(task=task, commit=commits[task], message=f"Land {task}") for task in ("B", "C")]
+    request = LandingRequest(
+        commit=commits["A"], branch=INTEGRATION, target="main", message="Land A", batch=tuple(others)
+    )
+    told: dict[str, str] = {}
+
+    def without_b(directory: Path, commit: str, _names: object) -> tuple[GateResult, ...]:
+        return (GateResult(gate="test", commit=commit, exit_code=int((directory / "B.txt").exists())),)
+
+    def land() -> None:
+        results = scene.workspaces.land_batch(request, task="A", gates=without_b)
+        told.update({task: result.kind for task, result in results.items()})
+
+    def check() -> None:
+        if told:  # nothing is told by one that was cut; what is told afterwards is told of each
+            assert told == {"A": "merged", "B": "gate_failed", "C": "merged"}
+        merges = git(scene.root, "log", "--first-parent", "--format=%s|%P", INTEGRATION).splitlines()
+        assert [line.split("|")[0] for line in merges] == ["Land C", "Land A", "Take in main", "Start"]
+        assert [line.split()[-1] for line in merges[:2]] == [commits[task] for task in ("C", "A")]
+        assert git(scene.root, "ls-tree", "-r", "--name-only", INTEGRATION).split() == [
+            *("A.txt", "C.txt", "story.txt", "user.txt")
+        ]
+        assert git(scene.root, "show", "coordination/task/B:B.txt") == "B\n"
+        told.clear()
+
+    assert cut_everywhere(scene, land, check) >= 40
+
+
+@pytest.mark.timeout(600)
+def test_a_worker_that_lands_several(scene: Scene, tier: int, figure: Callable[..., None]) -> None:
+    """However the worker was cut, another one lands each once, tells what became of each, and clears up after them."""
+    commits = {}
+    for task in ("A", "B", "C"):
+        (scene.ensure(task) / f"{task}.txt").write_text(f"{task}\n")
+        commits[task] = str(scene.commit(task))
+    gate = GateCommand(name="unit", argv=("test", "!", "-e", "B.txt"))
+    others = [MemberRequest(task=task, commit=commits[task], gates=("unit",)) for task in ("B", "C")]
+    landing = LandingRequest(
+        commit=commits["A"], branch=INTEGRATION, target="main", gates=("unit",), batch=tuple(others)
+    )
+    told: list[Outcome] = []
+
+    def land() -> None:
+        number = len(list((scene.root / ".coordination").glob("runs/*"))) + 1
+        directory = scene.root / f".coordination/runs/A.{number}.landing"
+        directory.mkdir(parents=True)
+        request = RunRequest(
+            run=directory.name,
+            task="A",
+            purpose=Purpose.LANDING,
+            token=number,
+            repository=str(scene.root / ".git"),
+            state_directory=str(scene.root / ".coordination"),
+            workspace=WorkspaceRequest(name=directory.name),
+            limits=Limits(),
+            gates=(gate,),
+            landing=landing,
+        )
+        told.append(worker.work(request, directory, worker.Stop(directory / "stop.json")))
+
+    def check() -> None:
+        for outcome in told:
+            assert (outcome.ending, outcome.commit) == (Ending.SUCCEEDED, scene.rev(f"{INTEGRATION}^"))
+            failed, merged = outcome.batch
+            assert (failed.task, failed.kind, merged.task, merged.kind) == ("B", "gate_failed", "C", "merged")
+            assert "gate 'unit' exited 1" in failed.reason
+            assert merged.merge == scene.rev(INTEGRATION)
+        merges = git(scene.root, "log", "--first-parent", "--format=%s|%P", INTEGRATION).splitlines()
+        assert [line.split("|")[0] for line in merges] == ["Land C", "Land A", "Start"]
+        assert [line.split()[-1] for line in merges[:2]] == [commits["C"], commits["A"]]
+        assert scene.workspaces.names() == ("B",)
+        told.clear()
+
+    every = 1 if tier == 2 else 9
+    gestures = cut_everywhere(scene, land, check, which=range(1, 1000, every))
+    figure("landing", "gestures of a worker that lands several, each cut", gestures // every, note=f"every {every}")
+    assert gestures >= 60
+
+
+def test_making_the_branch_again(scene: Scene) -> None:
+    """However it was cut, the branch that somebody removed is where it was, and what was on it is kept."""
+    (scene.ensure("T") / "new.txt").write_text("new\n")
+    scene.commit("T")
+    assert scene.land("T") == "merged"
+    merge = scene.rev(INTEGRATION)
+    scene.workspaces.remember(merge)
+    git(scene.root, "update-ref", "-d", f"refs/heads/{INTEGRATION}")
+
+    def again() -> None:
+        standing = scene.workspaces.standing(INTEGRATION, "main", {merge: "T"})
+        assert standing.head or standing.again
+        if standing.again:
+            scene.workspaces.ensure_integration(INTEGRATION, "main", start=standing.again)
+        scene.workspaces.remember(scene.rev(INTEGRATION))
+
+    def check() -> None:
+        assert scene.rev(INTEGRATION) == scene.rev("refs/coordination/landed") == merge
+
+    assert cut_everywhere(scene, again, check) >= 5
+
+
 def test_removing(scene: Scene) -> None:
     """However it was cut, the workspace is gone, git has forgotten it, and what was in it is kept."""
     (scene.ensure("T") / "new.txt").write_text("new\n")
@@ -257,6 +389,72 @@ def test_removing(scene: Scene) -> None:
         assert scene.preserved("T", "new.txt") == {"new\n"}
 
     assert cut_everywhere(scene, lambda: scene.workspaces.remove("T", "T"), check) >= 10
+
+
+def _recycling(scene: Scene) -> Workspaces:
+    pooling = Pooling(trees=2, bytes=1 << 30, files_min=1)
+    return Workspaces(scene.root / ".git", scene.root / ".coordination", pooling=pooling)
+
+
+def _used(scene: Scene) -> WorkspaceRequest:
+    """A workspace with work in it that no branch has, and another commit that is asked for next."""
+    (scene.root / "later.txt").write_text("later\n")
+    git(scene.root, "add", "--all")
+    git(scene.root, "rm", "--quiet", "story.txt")
+    git(scene.root, "commit", "--quiet", "--message=Later")
+    path = scene.workspaces.ensure(WorkspaceRequest(name="T", commit=scene.rev("main~1")))
+    (path / "story.txt").write_text("changed\n")
+    (path / "new.txt").write_text("new\n")
+    (path / "deep").mkdir()
+    (path / "deep/er.txt").write_text("deeper\n")
+    return WorkspaceRequest(name="U", commit=scene.rev("main"))
+
+
+def _check_recycled(scene: Scene, path: Path, names: set[str]) -> None:
+    assert {entry.name for entry in path.iterdir()} == {".git", *names}
+    assert git(path, "status", "--porcelain", "--ignored") == ""
+    assert git(path, "ls-files").split() == sorted(names)
+    assert "changed\n" in scene.preserved("T", "story.txt")
+    assert scene.preserved("T", "new.txt") == {"new\n"}
+    assert scene.preserved("T", "deep/er.txt") == {"deeper\n"}
+    assert git(scene.root, "worktree", "list", "--porcelain").count("worktree ") == 2
+    assert [entry.name for entry in (scene.root / ".git/worktrees").iterdir()] == [path.name]
+    assert list((scene.root / ".coordination/agent_workspaces/.trash").iterdir()) == []
+
+
+@pytest.mark.timeout(300)
+def test_passing_a_tree_on(scene: Scene, tier: int, seed: int) -> None:
+    """However it was cut: all of the one workspace is kept, nothing of it is in the other one, nothing is left over."""
+    wanted = _used(scene)
+    workspaces = _recycling(scene)
+
+    def step() -> None:
+        workspaces.remove("T", "T")
+        workspaces.ensure(wanted)
+
+    def check() -> None:
+        _check_recycled(scene, workspaces.path("U"), {"later.txt"})
+        # a repeat that had nothing to take has not looked; whoever gives or takes next removes what was left
+        workspaces.remove("U", "U")
+        pool = scene.root / ".coordination/pool"
+        assert {entry.name for entry in pool.iterdir()} <= {"1", "2"}
+
+    which = range(1, 1000) if tier > 1 else range(1 + seed % 3, 1000, 3)  # every day another third of them
+    assert cut_everywhere(scene, step, check, which=which) >= 30
+
+
+def test_a_workspace_that_is_wanted_again_while_its_tree_is_passed_on(scene: Scene, tier: int, seed: int) -> None:
+    """However its removal was cut, it is made again, and holds its commit and nothing else."""
+    _used(scene)
+    workspaces = _recycling(scene)
+    again = WorkspaceRequest(name="T", commit=scene.rev("main~1"))
+
+    def check() -> None:
+        _check_recycled(scene, workspaces.ensure(again), {"story.txt"})
+
+    which = range(1, 1000) if tier > 1 else range(1 + seed % 3, 1000, 3)
+    cuts = cut_everywhere(scene, lambda: workspaces.remove("T", "T"), check, repeat=lambda: None, which=which)
+    assert cuts >= 20
 
 
 def test_a_landing_waits_for_another_and_says_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

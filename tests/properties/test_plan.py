@@ -7,21 +7,24 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordination.model import commands
 from coordination.model import events as e
 from coordination.model.facts import Facts
-from coordination.model.runs import Ending, Outcome, Purpose
+from coordination.model.runs import DiffStat, Ending, Outcome, Purpose
 from coordination.model.state import Core, State, Task
-from coordination.model.tasks import Kind, Status, TaskSpec
+from coordination.model.tasks import Kind, ReviewMode, Status, TaskSpec
 from coordination.planning.plan import plan
 from coordination.policy import shipped
 from coordination.testing import strategies
-from coordination.testing.strategies import FAR_SECONDS, Batch, History
+from coordination.testing.strategies import FAR_SECONDS, IDS, Batch, History, World
 
 READ_ONLY = {"search", "plan", "review", "audit"}
 STILL = {Status.QUEUED, Status.HELD, Status.WAITING_FOR_PERSON}
@@ -75,6 +78,7 @@ class Witness:
                 assert event.report.strip()
                 self._over(event.task, self.well)
             case e.TaskFailed() | e.TaskCancelled() | e.DependencyFailed():
+                assert not self._rides(event.task), "what lands just now does not end otherwise"
                 self._over(event.task, self.badly)
             case e.TaskRequeued():
                 self._requeued(event)
@@ -110,7 +114,21 @@ class Witness:
             assert event.commit, "a commit is judged by its SHA"
         if event.purpose is Purpose.LANDING:
             assert self.approved[event.task].commit == event.commit
+            assert not facts.astray, "nothing lands on a branch that is astray"
+            self._taken_along(event, facts)
         self.live[event.run] = event
+
+    def _taken_along(self, event: e.RunPlanned, facts: Facts) -> None:
+        tasks = [event.task, *(member.task for member in event.batch)]
+        assert len(set(tasks)) == len(tasks) <= facts.settings.landing.batch_max
+        for member in event.batch:
+            assert self.approved[member.task].commit == member.commit
+            assert member.task not in self.held | self.well | self.badly
+            assert not self._rides(member.task)
+            assert not any(run.task == member.task for run in self.live.values())
+
+    def _rides(self, task: str) -> bool:
+        return any(member.task == task for run in self.live.values() for member in run.batch)
 
     def _bounds(self, facts: Facts) -> None:
         used = Counter(run.role or str(run.purpose) for run in self.live.values())
@@ -153,9 +171,20 @@ class Witness:
 
     def _merged(self, event: e.TaskMerged) -> None:
         assert self.approved[event.task].commit == event.commit, "what lands is what was approved"
-        landed = [pair for pair in self.ended.values() if pair[0].task == event.task][-1]
-        assert landed[0].purpose is Purpose.LANDING
-        assert (landed[0].commit, landed[1].commit) == (event.commit, event.merge)
+        told = [
+            (run, outcome)
+            for run, outcome in self.ended.values()
+            if run.task == event.task or any(member.task == event.task for member in run.batch)
+        ]
+        run, outcome = told[-1]
+        assert run.purpose is Purpose.LANDING
+        claims = {run.task: (run.commit, outcome.commit)} | {
+            member.task: (member.commit, landed.merge)
+            for member in run.batch
+            for landed in outcome.batch
+            if landed.task == member.task and landed.kind == "merged"
+        }
+        assert claims[event.task] == (event.commit, event.merge)
         self._over(event.task, self.well)
 
     def _requeued(self, event: e.TaskRequeued) -> None:
@@ -263,3 +292,43 @@ def test_planning_is_a_pure_function(history: History) -> None:
 def test_the_witness_knows_the_read_only_kinds(kind: Kind) -> None:
     """The oracle's own list of kinds that end with a report agrees with the contract's."""
     assert kind.read_only is (str(kind) in {"search", "plan", "review", "audit"})
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_no_landing_of_several_breaks_a_rule(data: st.DataObject) -> None:
+    """Many are approved while everything is paused; then they land together, and people interfere."""
+    witness, batches = Witness(), 0
+
+    def seen(batch: Batch, state: State) -> None:
+        nonlocal batches
+        witness.see(batch)
+        holds_together(state, witness)
+        batches += sum(isinstance(r.event, e.RunPlanned) and bool(r.event.batch) for r in batch.records)
+
+    known = data.draw(strategies.settings())
+    world = World(facts=strategies.facts(known), dice=Random(data.draw(st.integers(0, 2**32))), seen=seen)
+    count = data.draw(st.integers(3, 6))
+    for name in IDS[:count]:
+        world.submit(name, TaskSpec(prompt="do it", title="It", review=ReviewMode.NEVER, gates=()))
+    # work runs within its slots; what is approved is paused, and nothing lands before all of them are
+    while not all(world.state.find(name).status is Status.APPROVED for name in IDS[:count]):
+        world.ask(lambda state: commands.resume(state, None))
+        world.wait(1000.0)
+        world.ask(lambda state: commands.pause(state, None))
+        for run in world.state.live_runs():
+            commit = f"c-{run.id}"
+            world.end(run.task, Outcome(ending=Ending.SUCCEEDED, commit=commit, diff=DiffStat(files=1, insertions=9)))
+            world.ask(partial(commands.pause, task_id=run.task))
+    for name in IDS[:count]:
+        world.ask(partial(commands.resume, task_id=name))
+    world.ask(lambda state: commands.resume(state, None))
+    world.decide()
+    for _ in range(data.draw(st.integers(0, 40))):
+        world.turn()
+    world.finish()
+    assert not world.state.live_runs()
+    assert not any(task.lands_with or task.landed for task in world.state.tasks.values())
+    assert set(world.state.tasks) <= excused(world.state, world.facts)
+    if known.landing.batch_max > 1:
+        assert batches, "it is not tried here what it is meant to try"

@@ -18,10 +18,12 @@ CONTEXT = click.Context(cli.group)
 
 # What people and scripts type. Adding is free; whatever goes missing here breaks somebody.
 OPTIONS = {
-    "approve": [],
+    "approve": ["--commit"],
     "cancel": ["--reason"],
     "completion": [],
+    "gc": ["--apply", "--forget", "--json"],
     "init": [],
+    "land": ["--dry-run", "--json", "--now", "--pr"],
     "log": ["--follow", "--json", "--since", "--task"],
     "notify": ["--test"],
     "pause": ["--reason"],
@@ -29,6 +31,7 @@ OPTIONS = {
     "repair": ["--apply", "--json"],
     "replay": ["--at", "--json", "--repair", "--verify"],
     "report": ["--json", "--out", "--since"],
+    "restore": ["--branch", "--json", "--list", "--ref", "--to"],
     "resume": [],
     "retry": [],
     "roles": ["--json"],

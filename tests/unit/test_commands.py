@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from coordination.errors import NotFound, Refused, Rejected
 from coordination.model import commands
 from coordination.model import events as e
-from coordination.model.runs import DiffStat, Ending, GateResult, Outcome, Purpose
+from coordination.model.runs import DiffStat, Ending, GateResult, Landed, Outcome, Purpose, Rule
 from coordination.model.state import State
 from coordination.model.taskfile import Submission
 from coordination.model.tasks import Kind, ReviewMode, Status, TaskSpec
-from coordination.settings import Gates, LimitSettings, Settings
+from coordination.settings import Gates, LimitSettings, RoleSettings, Settings
 from coordination.testing.strategies import GATES, World, facts
 
 Command = Callable[[State], Sequence[e.AnyEvent]]
@@ -194,6 +195,19 @@ def test_a_gate_that_says_it_passed_must_show_it(outcome: Outcome, lacking: str)
     assert lacking in event.outcome.reason
 
 
+def test_a_gate_speaks_for_itself_alone() -> None:
+    """What it claims of other gates and of other commits is not recorded, so it spares nobody anything."""
+    made = running(Settings(gates=Gates(default=("unit", "types"), named=GATES)))
+    made.end("A", WORKED)
+    claims = [("unit", "c1"), ("types", "c1"), ("unit", "c2")]
+    results = tuple(GateResult(gate=gate, commit=commit, exit_code=0) for gate, commit in claims)
+    made.end("A", Outcome(ending=Ending.SUCCEEDED, gates=results))
+    ended = made.state.find("A").runs[1].outcome
+    assert ended is not None
+    assert [(result.gate, result.commit) for result in ended.gates] == [("unit", "c1")]
+    assert made.live("A").gate == "types"
+
+
 # ---- cancel and retry ------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +227,34 @@ def test_what_lands_cannot_be_cancelled() -> None:
     """The merge may be made already."""
     with pytest.raises(Refused, match="landing just now"):
         commands.cancel(landing().state, "A")
+
+
+def test_what_lands_with_another_is_bound_like_what_lands_alone() -> None:
+    """Not cancelled while it lands, nor between the end of the landing and TaskMerged; paused it may be."""
+    made = World(facts=facts(Settings(roles={"green": RoleSettings(slots=3)})))
+    for name in ("A", "B", "C"):
+        made.submit(name, TaskSpec(prompt="p", title="t", review=ReviewMode.NEVER, gates=()))
+    made.decide()
+    made.transact(commands.pause(made.state, None))
+    for name in ("A", "B", "C"):
+        made.end(name, Outcome(ending=Ending.SUCCEEDED, commit=f"c{name}", diff=DiffStat(files=1, insertions=1)))
+    made.transact(commands.resume(made.state, None))
+    made.decide()
+    with pytest.raises(Refused, match="landing just now"):
+        commands.cancel(made.state, "B")
+    with pytest.raises(Refused, match="approved"):
+        commands.retry(made.state, "B")
+    assert commands.approve(made.state, "B") == ()
+    made.transact(commands.pause(made.state, "B"))
+    run = made.live("A")
+    others = (Landed(task="B", kind="merged", merge="m2"), Landed(task="C", kind="left"))
+    outcome = Outcome(ending=Ending.SUCCEEDED, commit="m1", batch=others)
+    made.transact(commands.end(made.state, run.id, outcome, token=run.token))
+    with pytest.raises(Refused, match="has just landed"):
+        commands.cancel(made.state, "B")
+    assert commands.cancel(made.state, "C")
+    made.decide()
+    assert str(made.state.find("B").status) == "merged"
 
 
 def test_what_has_landed_but_is_not_recorded_as_merged_cannot_be_cancelled() -> None:
@@ -332,6 +374,42 @@ def test_an_approval_without_gates_does_not_claim_any() -> None:
     (event,) = commands.approve(waiting_for_person().state, "A")
     assert isinstance(event, e.TaskApproved)
     assert (event.evidence.gates, event.evidence.gates_configured) == ((), False)
+
+
+def test_an_approval_says_against_what_it_was_given() -> None:
+    """Who, when, and which gates failed or never ran, and which reviewer had rejected it; bound to the one commit."""
+    gates = Settings(gates=Gates(default=("unit", "types"), named=GATES))
+    made = running(gates, attempts_max=1)
+    failed = Outcome(ending=Ending.FAILED, gates=(GateResult(gate="unit", commit="c1", exit_code=3),))
+    rejected = Outcome(ending=Ending.SUCCEEDED, verdict="reject", judged="c1")
+    made.transact([e.RunEnded(task="A", run="A.1.work", outcome=WORKED)])
+    for planned, outcome in (
+        (e.RunPlanned(task="A", run="A.2.gate", purpose=Purpose.GATE, gate="unit", commit="c1"), failed),
+        (e.RunPlanned(task="A", run="A.3.review", purpose=Purpose.REVIEW, commit="c1"), rejected),
+    ):
+        made.transact([planned, e.RunEnded(task="A", run=planned.run, outcome=outcome)])
+    made.transact([e.TaskEscalated(task="A", reason="look", rules=(Rule(rule="protected", asks="person"),))])
+    (event,) = commands.approve(made.state, "A", person="ada", at=9.0, gates=("unit", "types"))
+    assert isinstance(event, e.TaskApproved)
+    assert (event.evidence.person, event.evidence.decided_at, event.evidence.commit) == ("ada", 9.0, "c1")
+    assert event.evidence.reason == (
+        "approved by a person (ada), although gate unit exited 3, gate types has not run on it, A.3.review rejected it"
+    )
+    assert [rule.rule for rule in event.evidence.rules] == ["protected"]
+    assert event.evidence.gates_configured
+
+
+@pytest.mark.parametrize("named", ["c2" * 20, "c1", "c1" * 21])
+def test_an_approval_names_what_it_approves(named: str) -> None:
+    """Another commit than the newest is refused with the newest one's name, also when that is approved already."""
+    made, newest = running(Settings(limits=LimitSettings(rounds_max=1))), "c1" * 20
+    made.end("A", replace(WORKED, commit=newest))
+    made.end("A", Outcome(ending=Ending.SUCCEEDED, verdict="reject"))
+    for _ in ("waits", "is approved"):
+        with pytest.raises(Refused, match=f"the newest commit of A is {newest}"):
+            commands.approve(made.state, "A", commit=named)
+        made.ask(lambda state: commands.approve(state, "A", commit=newest[:7].upper()))
+        assert made.state.find("A").status is Status.APPROVED
 
 
 def test_there_must_be_a_commit_to_approve() -> None:

@@ -72,6 +72,7 @@ REMEDIES = {
     "prompt_too_long": (["shorter"], Status.WAITING_FOR_PERSON),
     "refusal": (["other model"], Status.WAITING_FOR_PERSON),
     "denied": (["fresh"], Status.WAITING_FOR_PERSON),
+    "other_commit": (["fresh"], Status.WAITING_FOR_PERSON),
     "no_change": (["fresh"] * 19, Status.FAILED),
     "nothing": (["fresh"] * 19, Status.FAILED),
     "no_structured_output": (["fresh"] * 2, Status.WAITING_FOR_PERSON),
@@ -87,6 +88,7 @@ REMEDIES = {
     "worker_died": (["resumed"] * 19, Status.FAILED),  # more than an hour apart; see below
     "spawn_failed": (["fresh"], Status.WAITING_FOR_PERSON),
     "settings_not_applied": (["fresh"], Status.WAITING_FOR_PERSON),
+    "astray": (["resumed"] * 50, Status.WAITING_FOR_PERSON),
     "tree_changed": (["fresh"], Status.WAITING_FOR_PERSON),
     "unproven_commit": (["fresh"] * 19, Status.FAILED),
 }

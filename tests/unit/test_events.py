@@ -29,7 +29,7 @@ def test_the_names_of_events_are_what_the_contract_lists() -> None:
         *("TaskSubmitted", "RunPlanned", "RunStarted", "RunEnded", "RunRefused", "TaskRequeued", "TaskApproved"),
         *("TaskMerged", "TaskDone", "TaskFailed", "TaskCancelled", "DependencyFailed", "TaskEscalated", "TaskHeld"),
         *("TaskReleased", "CoordinationPaused", "CoordinationResumed", "SupervisorStarted", "SupervisorStopped"),
-        *("StopRequested", "IntegrationCreated", "BatchLost"),
+        *("StopRequested", "IntegrationCreated", "IntegrationRestored", "BatchLost"),
     }
 
 

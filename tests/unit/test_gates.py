@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from coordination import gates
 from coordination.model.runs import GateCommand, GateResult
@@ -116,6 +119,158 @@ def test_what_a_gate_leaves_running_is_killed(tmp_path: Path) -> None:
     result = python(tmp_path, program)
     assert result.passed
     assert until_gone(int(result.output))
+
+
+class Tries:
+    """A gate whose tries end with these exit codes, and no others."""
+
+    def __init__(self, *codes: int) -> None:
+        self.codes = list(codes)
+
+    def __call__(self) -> GateResult:
+        code = self.codes.pop(0)
+        return GateResult(gate="unit", commit="c1", exit_code=code, seconds=code + 0.5, output=f"said {code}")
+
+
+def judged(tries: Tries, *, reruns: int = 1, again: bool = True) -> GateResult:
+    return gates.judge(GateCommand(name="unit", argv=("x",), reruns=reruns), tries, again=lambda: again)
+
+
+def test_a_pass_at_the_first_try_is_clean() -> None:
+    """Nothing is run again, and nothing is said of it."""
+    result = judged(Tries(0), reruns=3)
+    assert (result.passed, result.flaky, result.failures) == (True, False, ())
+
+
+def test_a_pass_after_a_failure_is_flaky_and_keeps_both_outputs() -> None:
+    """It passed; what it said when it did not is not lost."""
+    result = judged(Tries(2, 0))
+    assert (result.passed, result.flaky, result.output) == (True, True, "said 0")
+    assert [(failure.exit_code, failure.seconds, failure.output) for failure in result.failures] == [(2, 2.5, "said 2")]
+
+
+def test_a_gate_is_run_again_as_often_as_it_may_be() -> None:
+    """The last failure is the result, the others are before it; a failure is never flaky."""
+    for reruns, codes in ((0, [1]), (1, [1, 2]), (3, [1, 2, 3, 4])):
+        tries = Tries(*codes, 0)
+        result = judged(tries, reruns=reruns)
+        assert (result.exit_code, result.flaky, tries.codes) == (codes[-1], False, [0])
+        assert [failure.exit_code for failure in result.failures] == codes[:-1]
+
+
+def test_what_is_not_there_or_was_stopped_is_not_run_again() -> None:
+    """The program will not be there either; and who was asked to stop begins nothing."""
+    assert judged(Tries(127, 0)).exit_code == 127
+    assert judged(Tries(1, 0), again=False).exit_code == 1
+
+
+@pytest.fixture
+def passes(tmp_path: Path) -> gates.Passes:
+    return gates.Passes(directory=tmp_path / "passes")
+
+
+PASSED = GateResult(gate="unit", commit="c1", exit_code=0, seconds=2.0, output="fine")
+
+
+def test_a_pass_is_found_for_the_same_files_of_another_commit(passes: gates.Passes) -> None:
+    """It is bound to the commit asked for, took no time, and names the run it is of."""
+    passes.note("k1", "tree", "A.2.gate", PASSED)
+    found = passes.find("k1", "unit", "tree", "c2")
+    assert found == GateResult(gate="unit", commit="c2", exit_code=0, output="fine", cached="A.2.gate")
+    assert passes.find("k2", "unit", "tree", "c2") is None
+
+
+@pytest.mark.parametrize("doubt", [replace(PASSED, exit_code=1), replace(PASSED, flaky=True)])
+def test_what_is_no_clean_pass_is_forgotten(passes: gates.Passes, doubt: GateResult) -> None:
+    """Neither is remembered, and what was remembered before is no longer believed."""
+    passes.note("k1", "tree", "A.2.gate", doubt)
+    assert passes.find("k1", "unit", "tree", "c1") is None
+    passes.note("k1", "tree", "A.2.gate", PASSED)
+    passes.note("k1", "tree", "A.3.gate", doubt)
+    assert passes.find("k1", "unit", "tree", "c1") is None
+
+
+def damage(path: Path, how: str) -> None:
+    """Put something else where a pass was."""
+    content = path.read_bytes()
+    path.unlink()
+    match how:
+        case "half":
+            path.write_bytes(content[: len(content) // 2])
+        case "empty":
+            path.touch()
+        case "another":
+            path.write_bytes(content.replace(b"k1", b"k2"))
+        case "of another tree":
+            path.write_bytes(content.replace(b"tree", b"tre3"))
+        case "of the wrong type":
+            path.write_bytes(content.replace(b'"fine"', b"7"))
+        case "huge":
+            path.write_bytes(content + b" " * (1 << 20))
+        case "a link":
+            (path.parent / "elsewhere").write_bytes(content)
+            path.symlink_to(path.parent / "elsewhere")
+        case "a pipe":
+            os.mkfifo(path)
+        case "a directory":
+            path.mkdir()
+        case "from tomorrow":
+            path.write_bytes(re.sub(rb'"at":[0-9.]+', b'"at":%d' % (time.time() + 90_000), content))
+        case "old":
+            path.write_bytes(re.sub(rb'"at":[0-9.]+', b'"at":%d' % (time.time() - 8 * 86_400), content))
+
+
+DAMAGES = (
+    *("half", "empty", "another", "of another tree", "of the wrong type", "huge", "a link", "a pipe", "a directory"),
+    *("from tomorrow", "old"),
+)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_file_that_is_not_what_its_name_says_is_not_there(passes: gates.Passes, how: str) -> None:
+    """Damaged, planted or too old: the gate is run, and the next pass is remembered again, if there is room for it."""
+    passes.note("k1", "tree", "A.2.gate", PASSED)
+    damage(passes.directory / "k1.json", how)
+    assert passes.find("k1", "unit", "tree", "c1") is None
+    passes.note("k1", "tree", "A.4.gate", PASSED)
+    found = passes.find("k1", "unit", "tree", "c1")
+    assert how == "a directory" or (found is not None and found.cached == "A.4.gate")
+
+
+def test_passes_are_bounded(passes: gates.Passes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go."""
+    monkeypatch.setattr(gates, "PASSES_MAX", 3)
+    for number in range(6):
+        passes.note(f"k{number}", "tree", "A.2.gate", PASSED)
+        os.utime(passes.directory / f"k{number}.json", (number, number))
+    assert sorted(path.name for path in passes.directory.iterdir()) == ["k3.json", "k4.json", "k5.json"]
+
+
+def test_a_disk_without_room_costs_nothing_but_time(tmp_path: Path) -> None:
+    """Where nothing can be written nothing is remembered."""
+    (tmp_path / "passes").write_text("in the way")
+    passes = gates.Passes(directory=tmp_path / "passes")
+    passes.note("k1", "tree", "A.2.gate", PASSED)
+    assert passes.find("k1", "unit", "tree", "c1") is None
+
+
+def test_the_key_tells_apart_whatever_may_change_the_result() -> None:
+    """Files, command, network, environment, sandbox, what was set up; not how long it may take."""
+    gate = GateCommand(name="unit", argv=("a", "b"))
+    known: dict[str, Any] = {"tree": "t", "environment": {"A": "1"}, "sandboxed": True, "set_up": ""}
+    others: list[tuple[GateCommand, dict[str, Any]]] = [
+        (gate, known),
+        (replace(gate, argv=("a b",)), known),
+        (replace(gate, network=True), known),
+        (replace(gate, name="types"), known),
+        (gate, known | {"tree": "u"}),
+        (gate, known | {"environment": {}}),
+        (gate, known | {"sandboxed": False}),
+        (gate, known | {"set_up": "x"}),
+    ]
+    keys = [gates.key(each, **values) for each, values in others]
+    assert len(set(keys)) == len(others)
+    assert gates.key(replace(gate, timeout_seconds=1.0), **known) == keys[0]
 
 
 def test_the_killer_spares_our_own_group(tmp_path: Path) -> None:

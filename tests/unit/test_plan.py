@@ -9,12 +9,23 @@ from msgspec.structs import replace
 
 from coordination.model import commands
 from coordination.model import events as e
-from coordination.model.runs import ConflictReport, DiffStat, Ending, Finding, GateResult, Outcome, Purpose, Usage
+from coordination.model.runs import (
+    ConflictReport,
+    DiffStat,
+    Ending,
+    Finding,
+    GateResult,
+    GateTry,
+    Landed,
+    Outcome,
+    Purpose,
+    Usage,
+)
 from coordination.model.state import Task
 from coordination.model.tasks import Kind, ReviewMode, Status, TaskSpec
 from coordination.planning.plan import plan, route
 from coordination.policy import Policies, Policy, shipped
-from coordination.settings import Gates, LimitSettings, Retry, RoleSettings, Settings
+from coordination.settings import Gate, Gates, Landing, LimitSettings, Retry, Review, RoleSettings, Settings
 from coordination.testing.strategies import GATES, ROLES, World, facts
 
 GATED = Settings(gates=Gates(default=("unit",), named=GATES))
@@ -137,6 +148,15 @@ def test_the_slot_that_a_task_frees_goes_to_the_one_that_waited_for_it() -> None
     made = started(one, A=spec(Kind.SEARCH), B=spec(Kind.SEARCH, after=("A",)), C=spec(Kind.SEARCH))
     made.end("A", REPORT)
     assert running(made) == {"B": "work"}
+
+
+def test_a_landing_has_the_time_that_its_gates_may_take() -> None:
+    """Longer gates than a run may last are not ended in the middle, each with its second try."""
+    slow = replace(GATED, gates=replace(GATED.gates, named={"unit": Gate(argv=("true",), timeout_seconds=7200.0)}))
+    made = started(slow, A=spec(review=ReviewMode.NEVER))
+    made.end("A", committed())
+    made.end("A", gated())
+    assert (made.live("A").purpose, made.live("A").limits.timeout_seconds) == (Purpose.LANDING, 2 * 7200.0)
 
 
 def test_a_full_role_does_not_stand_in_the_way_of_another() -> None:
@@ -269,12 +289,39 @@ def test_gates_run_by_name_one_after_another_on_the_commit_and_before_review() -
     made = started(GATED, A=spec(gates=("types", "unit")))
     made.end("A", committed())
     gate = made.live("A")
-    assert (gate.gate, gate.commit, gate.limits.timeout_seconds) == ("types", "c1", 5.0)
+    assert (gate.gate, gate.commit, gate.limits.timeout_seconds) == ("types", "c1", 2 * 5.0), "it may be run again"
     made.end("A", gated("types"))
     assert made.live("A").gate == "unit"
     made.end("A", gated("unit"))
     review = made.live("A")
     assert (review.purpose, review.role, review.commit) == (Purpose.REVIEW, "red", "c1")
+
+
+def test_a_flaky_gate_and_one_that_was_not_run_are_named_in_the_evidence() -> None:
+    """They passed, and how stands in the reason that everybody reads."""
+    made = started(GATED, A=spec(gates=("types", "unit"), review=ReviewMode.NEVER))
+    made.end("A", committed())
+    flaky = GateResult(gate="types", commit="c1", exit_code=0, flaky=True, failures=(GateTry(exit_code=1),))
+    made.end("A", Outcome(ending=Ending.SUCCEEDED, gates=(flaky,)))
+    known = GateResult(gate="unit", commit="c1", exit_code=0, cached="B.2.gate")
+    made.end("A", Outcome(ending=Ending.SUCCEEDED, gates=(known,)))
+    evidence = task(made).evidence
+    assert evidence is not None
+    assert "gates passed: types (flaky: passed at try 2), unit (as in B.2.gate)" in evidence.reason
+    assert evidence.gates == (flaky, known)
+
+
+def test_a_run_that_could_not_be_set_up_is_tried_once_more_and_then_a_persons() -> None:
+    """Of a landing, too: it is no conflict, and the agent is not asked to settle one."""
+    made = started(GATED, A=spec(review=ReviewMode.NEVER))
+    made.end("A", committed())
+    made.end("A", gated())
+    for _ in range(2):
+        assert made.live("A").purpose is Purpose.LANDING
+        made.end("A", ended(Ending.CRASHED, "npm is not there", code="setup_failed"))
+        made.wait(1000.0)
+    assert (status(made, "A"), task(made).returns) == (Status.WAITING_FOR_PERSON, 0)
+    assert "npm is not there" in task(made).reason
 
 
 def test_a_failing_gate_sends_the_work_back_with_what_it_printed() -> None:
@@ -416,6 +463,202 @@ def test_a_review_of_another_commit_does_not_count() -> None:
     made.end("A", said("reject"))
     made.end("A", committed("c2"))
     assert made.live("A").commit == "c2"
+
+
+@pytest.mark.parametrize("named", ["c0", "c" * 40, "HEAD"])
+def test_an_approval_of_another_commit_lands_nothing(named: str) -> None:
+    """It is refused and recorded with both names; Red is asked once more, then a person decides."""
+    made = started(A=spec())
+    made.end("A", committed())
+    for tries in (1, 2):
+        made.end("A", replace(said("approve"), judged=named))
+        refused = task(made).runs[-1].outcome
+        assert refused is not None
+        assert (refused.ending, refused.code, refused.judged) == (Ending.FAILED, "other_commit", named)
+        assert f"names commit '{named}', expected c1" in refused.reason
+        made.wait(1000.0)
+        assert [run.purpose for run in task(made).runs].count(Purpose.REVIEW) == min(tries + 1, 2)
+    assert (status(made, "A"), task(made).evidence, task(made).rounds) == (Status.WAITING_FOR_PERSON, None, 0)
+    assert "another commit" in task(made).reason
+
+
+def test_a_verdict_that_names_no_commit_counts_for_nothing() -> None:
+    """Whoever does not say what was judged has judged nothing."""
+    made = started(A=spec())
+    made.end("A", committed())
+    run = made.live("A")
+    (event,) = commands.end(made.state, run.id, said("reject"), token=run.token)
+    assert isinstance(event, e.RunEnded)
+    assert (event.outcome.code, event.outcome.ending) == ("other_commit", Ending.FAILED)
+    assert "names no commit" in event.outcome.reason
+
+
+def test_a_verdict_of_a_log_that_named_no_commits_still_counts() -> None:
+    """It was believed when it was recorded, for the commit that the run was asked about."""
+    made = started(A=spec())
+    made.end("A", committed())
+    made.transact([e.RunEnded(task="A", run=made.live("A").id, outcome=said("approve"))])
+    made.decide()
+    assert made.live("A").purpose is Purpose.LANDING
+
+
+# ---- rules -----------------------------------------------------------------------------------------------------------
+
+
+def rules(made: World) -> dict[str, tuple[str, str]]:
+    """The rules that spoke last about A: what each asks for, and its words."""
+    return {rule.rule: (rule.asks, rule.found) for rule in task(made).rules}
+
+
+def test_every_rule_that_spoke_is_recorded_with_its_numbers() -> None:
+    """With the review that it led to, and with the approval."""
+    made = started(GATED, A=spec())
+    made.end("A", committed(lines=21))
+    made.end("A", gated())
+    asked = {
+        "task": ("", "the task says auto"),
+        "size": ("review", "21 changed lines (at most 20)"),
+        "gates": ("", "gates passed: unit"),
+        "kind": ("", "kind implement (always: none)"),
+        "history": ("", "nothing sent it back"),
+        "protected": ("", "none of 1 changed files is protected"),
+    }
+    assert rules(made) == asked
+    assert made.live("A").reason == (
+        "review of c1: kind review is routed to red; review: 21 changed lines (at most 20)"
+    )
+    made.end("A", said("approve"))
+    evidence = task(made).evidence
+    assert evidence is not None
+    assert {rule.rule: (rule.asks, rule.found) for rule in evidence.rules} == asked
+    assert evidence.decided_at == made.facts.now
+
+
+class Unsteady(GateResult, frozen=True, kw_only=True):
+    """As it is recorded once a gate both failed and passed."""
+
+    flaky: bool = True
+
+
+def test_a_gate_that_failed_and_passed_is_no_reason_to_spare_a_review() -> None:
+    """One line, all gates passed; and Red looks."""
+    made = started(GATED, A=spec())
+    made.end("A", committed(lines=1))
+    made.end("A", Outcome(ending=Ending.SUCCEEDED, gates=(Unsteady(gate="unit", commit="c1", exit_code=0),)))
+    assert made.live("A").purpose is Purpose.REVIEW
+    assert rules(made)["flaky"] == ("review", "gates that both failed and passed on it: unit")
+
+
+def test_kinds_can_be_reviewed_always() -> None:
+    """By a setting; others are spared as before."""
+    settings = Settings(gates=Gates(default=("unit",), named=GATES), review=Review(kinds=("fix", "refactor")))
+    for kind, purpose in ((Kind.FIX, Purpose.REVIEW), (Kind.IMPLEMENT, Purpose.LANDING)):
+        made = started(settings, A=spec(kind))
+        made.end("A", committed(lines=1))
+        made.end("A", gated())
+        assert made.live("A").purpose is purpose
+    assert rules(made)["kind"] == ("", "kind implement (always: fix, refactor)")
+
+
+def test_what_came_back_once_is_not_spared_again() -> None:
+    """After a gate that failed, a landing that met a conflict, and a person's word, the small change is reviewed."""
+    made = started(GATED, A=spec())
+    made.end("A", committed("c1", lines=1))
+    made.end("A", gated(code=1))
+    made.end("A", committed("c2", lines=1))
+    made.end("A", gated(commit="c2"))
+    assert made.live("A").purpose is Purpose.REVIEW
+    assert rules(made)["history"] == ("review", "sent back by a gate 1 time")
+    made = started(GATED, A=spec())
+    made.end("A", committed("c1", lines=1))
+    made.end("A", gated())
+    made.end("A", CONFLICT)
+    made.end("A", committed("c2", lines=1))
+    made.end("A", gated(commit="c2"))
+    assert rules(made)["history"] == ("review", "sent back by the landing 1 time")
+
+
+def test_what_was_stopped_did_not_come_back() -> None:
+    """A stop, bad weather and a crash say nothing about the work."""
+    made = started(GATED, A=spec())
+    made.end("A", ended(Ending.CRASHED, code="worker_died"))
+    made.wait(1000.0)
+    made.end("A", ended(Ending.STOPPED))
+    made.end("A", committed(lines=1))
+    made.end("A", ended(Ending.STOPPED, gates=gated(code=1).gates))
+    made.end("A", gated())
+    assert made.live("A").purpose is Purpose.LANDING
+
+
+def test_never_is_honoured_without_gates_and_says_so() -> None:
+    """Whoever hands in the task takes that upon themselves: nobody and nothing looked at it, and that is recorded."""
+    made = started(A=spec(review=ReviewMode.NEVER))
+    made.end("A", committed())
+    evidence = task(made).evidence
+    assert evidence is not None
+    assert (evidence.verdict, evidence.reviewer, evidence.gates, evidence.gates_configured) == (
+        "skipped",
+        "",
+        (),
+        False,
+    )
+    assert evidence.reason == "no gates configured; review skipped: the task says never"
+    assert rules(made)["gates"] == ("", "no gates are configured for it")
+
+
+# ---- protected files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", list(ReviewMode))
+def test_a_protected_file_waits_for_a_person_whatever_the_task_says(mode: ReviewMode) -> None:
+    """After its gates, and after Red has looked unless the task wants none; the person's word lands it."""
+    made = started(GATED, A=spec(review=mode))
+    made.end("A", committed(lines=1, changed=(".github/workflows/ci.yml",)))
+    made.end("A", gated())
+    if mode is not ReviewMode.NEVER:
+        made.end("A", said("approve"))
+    assert status(made, "A") is Status.WAITING_FOR_PERSON
+    assert task(made).reason == "changes protected files: .github/workflows/ci.yml: a person decides"
+    assert rules(made)["protected"] == ("person", "changes protected files: .github/workflows/ci.yml")
+    assert made.ask(lambda state: commands.approve(state, "A", person="ada"))
+    made.decide()
+    assert made.live("A").purpose is Purpose.LANDING
+    evidence = task(made).evidence
+    assert evidence is not None
+    assert (evidence.reviewer, evidence.person) == ("person", "ada")
+    seen = " after A.3.review approved it" if mode is not ReviewMode.NEVER else ""
+    assert evidence.reason == f"approved by a person (ada){seen}"
+    assert evidence.rules == task(made).rules != ()
+
+
+def test_settings_may_leave_protected_files_to_red() -> None:
+    """Then no commit with one lands unseen, and a review is enough; even if the task wants none."""
+    settings = Settings(gates=Gates(default=("unit",), named=GATES), review=Review(protected_by="review"))
+    made = started(settings, A=spec(review=ReviewMode.NEVER))
+    made.end("A", committed(lines=1, changed=("web/yarn.lock",)))
+    made.end("A", gated())
+    assert made.live("A").purpose is Purpose.REVIEW
+    made.end("A", said("approve"))
+    assert made.live("A").purpose is Purpose.LANDING
+
+
+def test_a_rejection_counts_before_a_person_is_asked() -> None:
+    """What Red rejects goes back to work; nobody's time is wasted."""
+    made = started(A=spec())
+    made.end("A", committed(changed=("CODEOWNERS",)))
+    made.end("A", said("reject"))
+    assert (made.live("A").purpose, task(made).rounds) == (Purpose.WORK, 1)
+
+
+def test_a_change_whose_files_nobody_can_list_waits_for_a_person() -> None:
+    """Too many to be written down, or of a log that has no names: any of them may be protected."""
+    for outcome in (committed(changed=("a",), unlisted=7), replace(committed(), diff=DiffStat(files=3, insertions=1))):
+        made = started(A=spec(review=ReviewMode.NEVER))
+        run = made.live("A")
+        made.transact(commands.end(made.state, run.id, outcome, token=run.token))
+        made.decide()
+        assert status(made, "A") is Status.WAITING_FOR_PERSON
+        assert "any may be protected" in task(made).reason
 
 
 def test_nobody_to_review_waits_for_a_person() -> None:
@@ -713,6 +956,163 @@ def test_a_landing_that_names_no_merge_commit_is_made_again() -> None:
     made.end("A", ended(Ending.SUCCEEDED))
     made.wait(1000.0)
     assert (running(made), task(made).returns) == ({"A": "landing"}, 0)
+
+
+# ---- landing together ------------------------------------------------------------------------------------------------
+
+
+def together(*names: str, settings: Settings = UNGATED, **specs: TaskSpec) -> World:
+    """These tasks, approved while everything was paused; then the first in order lands with those behind it."""
+    made = started(settings, **{name: specs.get(name, spec(review=ReviewMode.NEVER)) for name in names})
+    made.ask(lambda state: commands.pause(state, None))
+    for name in names:
+        made.end(name, committed(f"c{name}"))
+    made.ask(lambda state: commands.resume(state, None))
+    made.decide()
+    return made
+
+
+def taken(made: World, task: str = "A") -> list[str]:
+    return [member.task for member in made.live(task).batch]
+
+
+def landing(*others: Landed, **fields: Any) -> Outcome:
+    return replace(replace(LANDED, **fields), batch=others)
+
+
+def test_those_behind_land_with_the_first_in_their_order() -> None:
+    """One run, with the commits that were approved; nobody else lands meanwhile."""
+    made = together("A", "B", settings=UNGATED)
+    run = made.live("A")
+    assert [(member.task, member.commit) for member in run.batch] == [("B", "cB")]
+    assert run.onto == made.facts.integration
+    assert task(made, "B").lands_with == "A.2.landing"
+    assert running(made) == {"A": "landing"}
+
+
+def test_each_of_them_goes_where_what_became_of_it_leads() -> None:
+    """Merged, in conflict, failed or left: each follows from its own fate, in one batch of events with the first's."""
+    greens = Settings(roles={"green": RoleSettings(slots=5)})
+    made = together("A", "B", "C", "D", "E", settings=greens)
+    report = ConflictReport(files=("x",), others=("A",), integration="m1")
+    passed = (GateResult(gate="unit", commit="m9", exit_code=0),)
+    fates = (
+        Landed(task="B", kind="merged", merge="m2", gates=passed),
+        Landed(task="C", kind="conflict", conflict=report, reason="conflict with what A landed in x"),
+        Landed(task="D", kind="gate_failed", reason="after merging: gate 'unit' exited 1"),
+        Landed(task="E", kind="left"),
+    )
+    made.end("A", landing(*fates))
+    stand = [str(status(made, name)) for name in "ABCDE"]
+    assert stand == ["merged", "merged", "running", "running", "approved"]
+    assert (task(made, "B").merge, task(made, "B").commit) == ("m2", "cB")
+    assert running(made) == {"C": "work", "D": "work", "E": "landing"}
+    for name in "CD":
+        assert (task(made, name).returns, task(made, name).attempts) == (1, 0)
+        assert made.live(name).bring_in == made.facts.integration
+    assert task(made, "E").returns == 0
+    merged = [batch for batch in made.batches for r in batch.records if isinstance(r.event, e.TaskMerged)]
+    assert merged[0] is merged[1]
+
+
+def test_one_sent_back_by_what_the_target_gained_takes_in_the_target() -> None:
+    """Also in later tries, until a landing of its own says otherwise."""
+    made = together("A", "B")
+    report = ConflictReport(files=("x",), others=("target",), integration="t9")
+    made.end("A", landing(Landed(task="B", kind="conflict", conflict=report, reason="conflict")))
+    assert made.live("B").bring_in == "t9"
+    made.end("B", ended(Ending.FAILED))
+    made.wait(1000.0)
+    assert made.live("B").bring_in == "t9"
+    made.end("B", committed("cB2"))
+    made.end("B", CONFLICT)
+    assert made.live("B").bring_in == made.facts.integration
+
+
+def test_the_third_return_from_the_landings_of_others_waits_for_a_person() -> None:
+    """A conflict in company counts like one alone."""
+    made = together("A", "B", settings=Settings(limits=LimitSettings(returns_max=1)))
+    made.end("A", landing(Landed(task="B", kind="gate_failed", reason="it fails")))
+    assert (status(made, "B"), task(made, "B").returns) == (Status.WAITING_FOR_PERSON, 1)
+    made.ask(lambda state: commands.approve(state, "B"))
+    made.decide()
+    assert running(made) == {"B": "landing"}
+
+
+def test_what_is_paused_waits_to_be_repeated_or_is_too_many_is_not_taken_along() -> None:
+    """Each for its reason; the rest is."""
+    settings = Settings(landing=Landing(batch_max=2), roles={"green": RoleSettings(slots=5)})
+    made = together("A", "B", "C", settings=settings)
+    assert taken(made) == ["B"]
+    made.ask(lambda state: commands.pause(state, "B"))
+    made.end("A", ended(Ending.CRASHED))
+    assert running(made) == {"C": "landing"}
+    assert taken(made, "C") == []
+
+
+def test_after_a_landing_without_a_word_its_first_goes_alone() -> None:
+    """Whatever of the batch ended it, the first is tried by itself, and is no part of anybody else's."""
+    made = together("A", "B", "C", settings=Settings(roles={"green": RoleSettings(slots=5)}))
+    made.end("A", ended(Ending.CRASHED))
+    assert (running(made), taken(made, "B")) == ({"B": "landing"}, ["C"])
+    made.wait(1000.0)
+    made.end("B", replace(LANDED, commit="m2", batch=(Landed(task="C", kind="merged", merge="m3"),)))
+    assert (running(made), taken(made)) == ({"A": "landing"}, [])
+    assert (task(made, "A").attempts, task(made, "A").returns) == (0, 0)
+
+
+def test_a_longer_landing_is_given_more_time() -> None:
+    """As many searches as it may take; one alone has what it always had."""
+    alone, four = together("A"), together("A", "B", "C", "D", settings=Settings(roles={"green": RoleSettings(slots=5)}))
+    assert alone.live("A").limits.timeout_seconds == 3600.0
+    assert four.live("A").limits.timeout_seconds == 3 * 3600.0
+
+
+def test_nothing_lands_on_a_branch_that_is_astray_and_nothing_starts_from_it() -> None:
+    """What has begun goes on; when the branch is right again, everything does."""
+    made = together("A", "B")
+    made.facts = replace(made.facts, astray="the branch was moved; run: git branch", integration="")
+    made.submit("C", spec())
+    made.wait(1000.0)
+    assert running(made) == {"A": "landing"}
+    made.end("A", ended(Ending.CRASHED, code="astray"))
+    made.wait(1000.0)
+    assert running(made) == {}
+    made.facts = replace(made.facts, astray="", integration="m5")
+    made.decide()
+    assert running(made) == {"A": "landing", "C": "work"}
+
+
+def test_a_landing_that_met_the_branch_astray_costs_nothing_and_is_made_again() -> None:
+    """It says nothing about the commit, and nobody is asked before the branch is right again."""
+    made = approved("A")
+    for _ in range(10):
+        made.end("A", ended(Ending.CRASHED, "checked out", code="astray"))
+    assert running(made) == {"A": "landing"}
+    assert (task(made).attempts, task(made).returns) == (0, 0)
+
+
+def test_an_old_task_of_low_priority_lands_within_the_bound() -> None:
+    """One lands while two more come: after the difference in priority, in minutes, nobody passes it any more."""
+    settings = Settings(landing=Landing(batch_max=1), roles={"green": RoleSettings(slots=50)})
+    made = world(settings)
+    made.submit("low", spec(review=ReviewMode.NEVER))
+    begin, landed, number = made.facts.now, [], 0
+    while status(made, "low") is not Status.MERGED:
+        for _ in range(2):
+            number += 1
+            made.submit(f"h{number}", spec(review=ReviewMode.NEVER, priority=10))
+            made.wait(30.0)
+            for run in [run for run in made.state.live_runs() if run.purpose is Purpose.WORK]:
+                made.end(run.task, committed(f"c-{run.task}"))
+        (now,) = [run for run in made.state.live_runs() if run.purpose is Purpose.LANDING]
+        landed.append(now.task)
+        made.end(now.task, replace(LANDED, commit=f"m-{now.task}"))
+        assert len(landed) < 50, "it is passed over for ever"
+    before = [made.state.find(name).submitted_at - begin for name in landed[1:-1]]
+    assert landed[-1] == "low"
+    assert max(before) <= 10 * 60.0
+    assert any(task.status is Status.APPROVED for task in made.state.tasks.values()), "nobody had to be passed over"
 
 
 # ---- pause, drain, stop ----------------------------------------------------------------------------------------------

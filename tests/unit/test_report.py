@@ -393,7 +393,7 @@ def test_a_reason_is_the_first_that_status_shows(history: History, share: float)
     for reason, tasks in reasons.grouped(state, known, known.now).items():
         for task in tasks:
             says = views.waiting(state, known, shipped(), task)
-            assert (reason == reasons.UNDER_WAY) == bool(task.live)
+            assert (reason == reasons.UNDER_WAY) == bool(task.live or task.lands_with)
             assert (reason == reasons.PERSON) == (task.status is Status.WAITING_FOR_PERSON and not task.live)
             if task.status is Status.QUEUED and not task.live:
                 assert (says == ["waits for a free slot"]) == (reason == reasons.SLOT), (reason, says)

@@ -17,6 +17,7 @@ from coordination.settings import (
     RoleSettings,
     Section,
     Settings,
+    Setup,
     default_text,
     is_ref_name,
     nearest,
@@ -57,7 +58,7 @@ def test_every_setting_stands_in_the_commented_file() -> None:
     """No key is left for people to discover."""
     text = re.sub(r"(?m)^# ?(?=[a-z_]+ = |\[)", "", DEFAULT_TEXT.replace("@target@", '""'))
     table = tomllib.loads(text)
-    assert {"command", "timeout_seconds", "network"} == set(table["gates"]["integration"])
+    assert {"command", "timeout_seconds", "network", "cache"} == set(table["gates"]["integration"])
     assert set(table["roles"]["blue"]) == set(RoleSettings.__struct_fields__)
     for field in msgspec.structs.fields(Settings):
         if field.name not in ("gates", "roles") and isinstance(field.type, type) and issubclass(field.type, Section):
@@ -65,6 +66,41 @@ def test_every_setting_stands_in_the_commented_file() -> None:
         else:
             assert field.encode_name in table
     assert parse(text).roles["blue"].slots == 2
+
+
+def test_set_up_is_commands_files_and_what_is_kept() -> None:
+    """Commands are split like those of gates."""
+    settings = parse(
+        """
+        [setup]
+        commands = ["npm ci --omit 'a b'", ["python", "-m", "venv", ".venv"]]
+        copy = [".env", "config/local.toml"]
+        keep = ["node_modules"]
+        key = ["package-lock.json"]
+        network = true
+        timeout_seconds = 30
+        """
+    )
+    commands = (("npm", "ci", "--omit", "a b"), ("python", "-m", "venv", ".venv"))
+    assert settings.setup == Setup(
+        commands=commands,
+        copy=(".env", "config/local.toml"),
+        keep=("node_modules",),
+        key=("package-lock.json",),
+        network=True,
+        timeout_seconds=30.0,
+    )
+    assert settings.setup.most_seconds == 60.0
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/etc/passwd", "../x", "a/../../x", ".git/config", "a/.GIT/x", "./x", "a//b", "a\\n"]
+)
+@pytest.mark.parametrize("key", ["copy", "keep", "key"])
+def test_what_set_up_copies_and_keeps_lies_within_the_repository(key: str, name: str) -> None:
+    """And is neither git's nor ours."""
+    found = error(f'[setup]\n{key} = ["{name}"]')
+    assert found.key == f"setup.{key}"
 
 
 def test_a_gate_is_a_line_a_list_or_a_table() -> None:
@@ -117,6 +153,13 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "roles is a list": ("roles = []", "roles", "a table"),
     "role is a value": ("[roles]\nblue = 2", "roles.blue", "a table"),
     "gates is a list": ("gates = []", "gates", "a table"),
+    "misspelt number of gates": ("[gates]\nrerun = 2", "gates.rerun", "'reruns'"),
+    "misspelt switch of gates": ("[gates]\ncahce = false", "gates.cahce", "'cache'"),
+    "gates are run again a negative number of times": ("[gates]\nreruns = -1", "gates.reruns", ">= 0"),
+    "set-up is a command": ('[setup]\ncommands = "npm ci"', "setup.commands", "a list of commands"),
+    "set-up by a shell": ('[setup]\ncommands = ["a", "b && c"]', "setup.commands[1]", "no shell runs a gate"),
+    "kept without a key": ('[setup]\ncommands = ["a"]\nkeep = ["b"]', "setup.keep", "key is empty"),
+    "kept without commands": ('[setup]\nkey = ["a"]\nkeep = ["b"]', "setup.keep", "commands is empty"),
     "number is text": ('[limits]\nturns_max = "3"', "limits.turns_max", "`int`"),
     "number is a boolean": ("gate_slots = true", "gate_slots", "`int`"),
     "number is a fraction": ("gate_slots = 1.5", "gate_slots", "`int`"),

@@ -51,6 +51,7 @@ def test_every_fact_has_its_place_in_the_fold() -> None:
     story: list[e.AnyEvent] = [
         e.SupervisorStarted(supervisor="s", pid=1),
         e.IntegrationCreated(branch="b", commit="i1", target="main"),
+        e.IntegrationRestored(branch="b", commit="i2", reason="it was gone"),
         e.StopRequested(supervisor="s", mode="drain"),
         e.SupervisorStopped(supervisor="s"),
         e.CoordinationPaused(),

@@ -7,11 +7,12 @@ from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from msgspec.structs import replace
 
 from coordination import views
 from coordination.model import commands
 from coordination.model import events as e
-from coordination.model.runs import DiffStat, Ending, Outcome, Purpose
+from coordination.model.runs import DiffStat, Ending, Landed, Outcome, Purpose
 from coordination.model.tasks import Kind, ReviewMode, TaskSpec
 from coordination.policy import shipped
 from coordination.settings import Settings
@@ -146,6 +147,30 @@ def test_a_task_is_shown_with_everything_about_it() -> None:
     assert list(json.loads(json.dumps(detail))) == list(detail)
 
 
+def test_who_landed_with_another_is_shown_with_that_landing_and_what_it_says_of_it() -> None:
+    """While it lasts it is what the task waits for; afterwards it is a run of both, with an ending for each."""
+    made = started(A=spec(review=ReviewMode.NEVER), B=spec(review=ReviewMode.NEVER))
+    made.ask(lambda state: commands.pause(state, None))
+    made.end("A", WORKED)
+    made.end("B", replace(WORKED, commit="c2"))
+    made.ask(lambda state: commands.resume(state, None))
+    made.decide()
+    row = views.task_detail(made.state, made.facts, shipped(), made.state.find("B"))
+    assert (row["lands_with"], row["run"], row["waiting"]) == ("A.2.landing", None, ["lands with A.2.landing"])
+    assert [run["run"] for run in row["runs"]] == ["B.1.work", "A.2.landing"]
+    fate = Landed(task="B", kind="gate_failed", reason="gate 'unit' exited 1")
+    made.end("A", Outcome(ending=Ending.SUCCEEDED, commit="m1", batch=(fate,)))
+    endings = {
+        name: [
+            (run["run"], run["commit"], run["ending"])
+            for run in views.task_detail(made.state, made.facts, shipped(), made.state.find(name))["runs"]
+            if run["purpose"] == "landing"
+        ]
+        for name in ("A", "B")
+    }
+    assert endings == {"A": [("A.2.landing", "c1", "succeeded")], "B": [("A.2.landing", "c2", "failed")]}
+
+
 def test_instants_are_told_in_utc_and_never_is_none() -> None:
     """RFC 3339 with milliseconds."""
     assert views.moment(1_769_860_800.25) == "2026-01-31T12:00:00.250Z"
@@ -209,5 +234,6 @@ _EXAMPLES: tuple[e.AnyEvent, ...] = (
     e.SupervisorStopped(supervisor="s"),
     e.StopRequested(supervisor="s", mode="drain"),
     e.IntegrationCreated(branch="b", commit="c", target="main"),
+    e.IntegrationRestored(branch="b", commit="c", reason="it was gone"),
     e.BatchLost(tasks=("A",), evidence="repair/1", reason="a bit"),
 )

@@ -144,7 +144,12 @@ def _reviewed(answer: JSON) -> Outcome:
     except ValueError as error:
         return Outcome(ending=Ending.FAILED, code="malformed_verdict", reason=str(error), report=json.dumps(answer))
     return Outcome(
-        ending=Ending.SUCCEEDED, code=COMPLETED, verdict=review.verdict, findings=review.findings, report=review.summary
+        ending=Ending.SUCCEEDED,
+        code=COMPLETED,
+        verdict=review.verdict,
+        judged=review.commit,
+        findings=review.findings,
+        report=review.summary,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from coordination.agents.claude.fence import READ_TOOLS, WRITE_TOOLS, own_words,
 from coordination.agents.claude.program import find_binary, sandbox_works
 from coordination.errors import Unsuitable, UsageError
 from coordination.model.runs import AgentRequest
+from coordination.temporary import made
 
 JSON = Any
 
@@ -101,7 +101,7 @@ def temporary(request: AgentRequest) -> Iterator[str]:
         Path(asked).mkdir(mode=0o700, parents=True, exist_ok=True)
         yield asked
         return
-    with tempfile.TemporaryDirectory(prefix="coordination-", dir="/tmp", ignore_cleanup_errors=True) as short:
+    with made(request.run_directory) as short:
         yield short
 
 
