@@ -28,6 +28,7 @@ from coordination.log.segments import PAGE
 from coordination.model import commands, taskfile
 from coordination.model import events as e
 from coordination.model.facts import Facts
+from coordination.model.projection import Projection
 from coordination.model.roles import Role
 from coordination.model.state import Core, State
 from coordination.planning.estimates import Estimate, estimate
@@ -267,6 +268,14 @@ class Coordinator:
                 row = e.described(record)
                 yield row | {"unproven": True} if seq > log.durable else row
 
+    def last_batch(self) -> tuple[int, float]:
+        """The number of the newest durable batch and when it was appended; (0, 0.0) for an empty log."""
+        log = self.store.log
+        for seq, payload in log.read(max(log.durable - 1, log.base), upto="durable"):
+            records = e.decode(seq, payload)
+            return seq, records[0].at if records else 0.0
+        return log.durable, 0.0
+
     def replay(
         self,
         upto_seq: int | None = None,
@@ -275,13 +284,17 @@ class Coordinator:
         trusting: bool = False,
         digests_at: Collection[int] = (),
         progress: Progress | None = None,
+        projection: Projection[State] | None = None,
     ) -> Moment[State]:
-        """Fold the state from the log alone, as ``store.replay`` does, on a connection of its own; writes nothing."""
+        """Fold the state from the log alone, as ``store.replay`` does, on a connection of its own; writes nothing.
+
+        ``projection`` folds as ``Core`` does and may note what it sees.
+        """
         log = logs.connect(f"file:{self.home.log}")
         try:
             return replay(
                 log,
-                Core(),
+                projection or Core(),
                 self.snapshots,
                 upto_seq=upto_seq,
                 upto_time=upto_time,

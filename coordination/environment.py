@@ -39,6 +39,11 @@ def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(("ANTHROPIC_", "CLAUDE_"))}
 
 
+def secrets(environment: Mapping[str, str], passed: Collection[str]) -> list[str]:
+    """What no text that leaves may hold: keys, logins, and what the settings pass to runs."""
+    return [environment[name] for name in (*CREDENTIALS, *passed) if environment.get(name)]
+
+
 def signed_in(environment: Mapping[str, str]) -> bool:
     """Whether there is a key, a login, or an address that stands for a gateway and may need neither."""
     return any(environment.get(name) for name in (*CREDENTIALS, "ANTHROPIC_BASE_URL"))

@@ -1,8 +1,9 @@
-"""What of a text that others wrote may reach a terminal? What is to be read, and nothing that would steer it."""
+"""What of a text that others wrote may be shown? What is to be read, and nothing that would steer who shows it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # Whole escape sequences first (CSI; then OSC, DCS, APC, PM and SOS with their text; then the two-byte ones), in their
 # 7-bit and 8-bit forms; then every control character that is left, and what overrides the direction of text.
@@ -12,6 +13,7 @@ _ESCAPES = re.compile(
     r"|\x1b[ -/]*[0-~]?"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]"
 )
+_SECRET_MIN = 6  # shorter ones would only tear words apart
 _BREAKS = re.compile(r"\s*[\n\t\u2028\u2029]\s*")
 
 
@@ -25,6 +27,14 @@ def line(text: str, width: int = 0) -> str:
     """The same on one line, cut to ``width`` signs (0: not cut)."""
     joined = _BREAKS.sub(" ", plain(text)).strip()
     return joined if not width or len(joined) <= width else f"{joined[: max(width - 1, 0)]}…"
+
+
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """The same without these values, of which some are keys and passwords: for text that leaves the machine."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _SECRET_MIN:
+            text = text.replace(secret, "[redacted]")
+    return text
 
 
 def seconds(duration: float) -> str:

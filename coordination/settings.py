@@ -204,6 +204,19 @@ class Environment(Section, frozen=True, kw_only=True):
     passed: tuple[str, ...] = msgspec.field(default=(), name="pass")
 
 
+NoticeKind = Literal["needs_person", "parked", "merged", "done", "failed", "all_done"]
+
+
+class Notify(Section, frozen=True, kw_only=True):
+    """Whom to tell what happens, when nobody looks."""
+
+    events: tuple[NoticeKind, ...] = ("needs_person", "parked", "failed", "all_done")
+    command: tuple[str, ...] = ()  # gets the message as JSON on its standard input
+    webhook: str = ""
+    wait_seconds: NotNegative = 10.0  # what comes so close together is one message
+    retries_max: WholeNumber = 5
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """The whole file. Every key has a default, so an empty file is valid."""
 
@@ -222,6 +235,7 @@ class Settings(Section, frozen=True, kw_only=True):
     keep: Keep = Keep()
     roles: dict[str, RoleSettings] = {}
     environment: Environment = Environment()
+    notify: Notify = Notify()
     gate_slots: Count = 2
 
 
@@ -371,6 +385,18 @@ target = {TARGET}
 # slots = 2
 # day_usd = 10.0
 
+# Tell somebody who is not looking; `coord notify --test` tries it. Of: needs_person, parked (a limit of the service),
+# merged, done (answered with a report), failed, all_done (nothing is left to do).
+[notify]
+#events = ["needs_person", "parked", "failed", "all_done"]
+# A list of words, no shell: it gets the message as JSON on its standard input, and must exit 0.
+#command = []
+# An address that takes the same JSON by POST, as chat programs have them: its key "text" says all of it.
+#webhook = ""
+# What happens so close together is one message; how often one that nobody took is tried again.
+#wait_seconds = 10.0
+#retries_max = 5
+
 [environment]
 # Names of variables that runs get besides those every run gets. Values never stand here.
 #pass = []
@@ -445,6 +471,7 @@ class _Reader:
         self._check_branches(settings.git)
         self._check_environment(settings.environment.passed)
         self._check_patterns(settings.review.protected)
+        self._check_notify(settings.notify)
         return settings
 
     def _toml(self, text: str) -> dict[str, Any]:
@@ -569,6 +596,12 @@ class _Reader:
                 "git.integration",
                 f"expected a branch below coordination/ that is not a task's, found {git.integration!r}",
             )
+
+    def _check_notify(self, notify: Notify) -> None:
+        if notify.webhook and not re.fullmatch(r"https?://[^\s/?#]+\S*", notify.webhook):
+            raise self._error("notify.webhook", "expected an address that begins with https:// or http://")
+        if notify.command and not notify.command[0]:
+            raise self._error("notify.command", "expected a command, found nothing to run")
 
     def _check_environment(self, names: Sequence[str]) -> None:
         for name in names:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from coordination.errors import CoordinationError
+
+OFFERED_MAX = 200
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,7 +46,20 @@ def json_option(what: str = "Print one JSON object.") -> Callable[[F], F]:
     return click.option("--json", "as_json", is_flag=True, help=what)
 
 
-task_argument = click.argument("task")
+def known_tasks(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Ids for a shell that completes: those that begin so, what has not ended first. Silent when there is no log."""
+    from coordination.cli._session import Session
+
+    directory = context.find_root().params.get("directory") or Path()
+    try:
+        state = Session(directory=directory, environment=os.environ).reading().state()
+    except (CoordinationError, OSError):
+        return []
+    ids = [*state.open, *(task for task in reversed(state.tasks) if task not in state.open)]
+    return [task for task in ids if task.lower().startswith(begun.lower())][:OFFERED_MAX]
+
+
+task_argument = click.argument("task", shell_complete=known_tasks)
 """The id of a task, whatever its case."""
 
 reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; it is recorded.")

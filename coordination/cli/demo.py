@@ -16,6 +16,8 @@ from pathlib import Path
 
 import click
 
+from coordination.cli._terminal import tell
+
 EXAMPLES = """
 \b
 Examples:
@@ -197,7 +199,7 @@ class _Demo:
     # -- small things ------------------------------------------------------------------------------------------------
 
     def _say(self, text: str) -> None:
-        click.echo(f"{time.monotonic() - self.began:6.1f} s  {text}")
+        tell(f"{time.monotonic() - self.began:6.1f} s  {text}")
 
     def _git(self, *arguments: str) -> str:
         done = subprocess.run(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coordination.cli._command import json_option, verb
+from coordination.cli._command import json_option, known_tasks, verb
 from coordination.cli._decision import hint_without_supervisor
 from coordination.cli._kept import describe, rows
 from coordination.cli._session import Session
@@ -24,7 +24,7 @@ FAILURE_LINES = 10
 
 
 @verb("coord show T7", "coord show T7.2.review", "coord show T7 --json | jq .evidence")
-@click.argument("name", metavar="TASK|RUN")
+@click.argument("name", metavar="TASK|RUN", shell_complete=known_tasks)
 @json_option()
 @click.pass_obj
 def command(session: Session, name: str, as_json: bool) -> None:

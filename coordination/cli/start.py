@@ -13,7 +13,7 @@ import click
 
 from coordination.cli._command import verb
 from coordination.cli._session import Session
-from coordination.cli._terminal import note, plain, tell
+from coordination.cli._terminal import line, note, plain, tell
 from coordination.environment import signed_in
 from coordination.errors import CoordinationError, LockHeld
 
@@ -107,7 +107,7 @@ def _received(receipt: Receipt) -> None:
 
 def _say(text: str) -> None:
     try:
-        tell(text)
+        tell(line(text))  # one thing a line: nobody's text passes for another thing that happened
     except BrokenPipeError:
         # the one who listened left; the work goes on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -122,7 +122,7 @@ def _verdict(coordinator: Coordinator, state: State) -> int:
     facts = coordinator.observed(signed_in=signed_in(os.environ))
     for task in left:
         why = "; ".join(views.waiting(state, facts, coordinator.policies, task)) or task.reason
-        note(f"{task.id} is {views.state_of(state, task)}: {why} (`coord show {task.id}`)")
+        note(line(f"{task.id} is {views.state_of(state, task)}: {why} (`coord show {task.id}`)"))
     return 1 if left else 0
 
 

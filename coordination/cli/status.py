@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from coordination.cli._command import json_option, verb
+from coordination.cli._screen import Section, fitted
 from coordination.cli._session import Session
 from coordination.cli._terminal import dollars, emit, say, seconds
 
@@ -15,7 +20,9 @@ if TYPE_CHECKING:
     from coordination.coordinator import Coordinator
     from coordination.model.state import Run
 
-SHOWN_MAX = 8
+NOTES_MAX = 3
+_ASKING = "coord tasks --state waiting_for_person"
+_HINT = ": coord show TASK, then approve, reject or retry"
 
 
 @verb("coord status", "coord -C ~/projects/shop status", "coord status --json | jq .needs_person")
@@ -27,11 +34,7 @@ def command(session: Session, as_json: bool) -> None:
     if as_json:
         emit(row)
         return
-    _headline(row)
-    _section("Limits", [_limit(limit) for limit in row["limits"]])
-    _section("Running", [_running(task) for task in row["running"]])
-    _section("Needs a person", [_asking(task) for task in row["needs_person"]])
-    _section("Waiting", [_waiting(task) for task in row["waiting"]])
+    _tell(row, shutil.get_terminal_size())
 
 
 def observed(coordinator: Coordinator) -> dict[str, Any]:
@@ -59,22 +62,49 @@ def _live(coordinator: Coordinator, run: Run, now: float) -> dict[str, Any]:
     return views.run_row(run) | {"seconds": round(max(spent, 0.0), 3), "progress": progress}
 
 
-def _headline(row: dict[str, Any]) -> None:
+def _tell(row: dict[str, Any], size: os.terminal_size) -> None:
+    """All of it in as many lines as the terminal has, with one left for its prompt."""
+    # what is read by a program is not wrapped, so that it can look for words
+    head = [*_headline(row, size.columns if sys.stdout.isatty() else sys.maxsize)]
+    sections = [
+        Section(title=f"{title} ({len(entries)}){hint}", entries=entries, rest=rest)
+        for title, hint, rest, entries in (
+            ("Limits", "", "coord status --json", [_limit(limit) for limit in row["limits"]]),
+            ("Needs a person", _HINT, _ASKING, [_asking(task) for task in row["needs_person"]]),
+            ("Running", "", "coord tasks", [line for task in row["running"] for line in _running(task)]),
+            ("Waiting", "", "coord tasks", [_waiting(task) for task in row["waiting"]]),
+        )
+    ]
+    for text in [*head, *fitted(sections, size.lines - len(head) - 1)]:
+        say(text)
+
+
+def _headline(row: dict[str, Any], columns: int) -> Iterator[str]:
     supervisor, inbox = row["supervisor"], row["inbox"]
     guards = _guards(supervisor["guards"] or {})
-    say(f"Supervisor: pid {supervisor['pid']}{guards}" if supervisor["running"] else "Supervisor: none; `coord start`")
-    counts = ", ".join(f"{count} {name}" for name, count in row["counts"].items()) or "none yet; `coord submit`"
-    say(f"Tasks: {counts}. Spent: {_spent(row['money'])}.")
+    yield f"Supervisor: pid {supervisor['pid']}{guards}" if supervisor["running"] else "Supervisor: none; `coord start`"
+    yield from textwrap.wrap(f"Tasks: {_counts(row['counts'])}.", columns, subsequent_indent="  ")
+    yield from textwrap.wrap(f"Spent: {_spent(row['money'])}.", columns, subsequent_indent="  ")
     if row["money"]["a_merged_task_usd"] is not None:
-        say(f"A merged task cost {_each(row['money'])}.")
+        yield f"A merged task cost {_each(row['money'])}."
     if row["paused"]:
-        say("Everything is paused: nothing new starts; `coord resume` goes on.")
+        yield "Everything is paused: nothing new starts; `coord resume` goes on."
     if inbox["pending"]:
-        say(f"Inbox: {inbox['pending']} task files are not judged yet.")
+        yield f"Inbox: {inbox['pending']} task files are not judged yet."
     if inbox["rejected"]:
-        say(f"Inbox: {inbox['rejected']} task files were rejected; the reasons: {inbox['directory']}/rejected")
-    for warning in row["warnings"]:
-        say(f"Note: {warning}")
+        yield f"Inbox: {inbox['rejected']} task files were rejected; the reasons: {inbox['directory']}/rejected"
+    for warning in row["warnings"][:NOTES_MAX]:
+        yield f"Note: {warning}"
+    if len(row["warnings"]) > NOTES_MAX:
+        yield f"Note: … and {len(row['warnings']) - NOTES_MAX} more: coord status --json | jq .warnings"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    """What moves and what waits before what has ended: the eye stops at the first line."""
+    from coordination.model.tasks import ENDED
+
+    ranked = sorted(counts, key=lambda name: (name in ENDED, name))
+    return ", ".join(f"{counts[name]} {name}" for name in ranked) or "none yet; `coord submit`"
 
 
 _SANDBOX = {
@@ -123,27 +153,17 @@ def _each(money: dict[str, Any]) -> str:
 
 
 def _limit(limit: dict[str, Any]) -> list[str]:
-    what = f"  {limit['account']}: {limit['kind']} ({limit['said']})"
+    what, said = f"  {limit['account']}: {limit['kind']}", f"      it said: {limit['said']}"
     if limit["needs_person"]:
-        return [what, "      put it right, then `coord resume`"]
+        return [f"{what}: put it right, then `coord resume`", said]
     tries = f"; {limit['probe']} tries whether it is over" if limit["probe"] else ", then one run tries"
-    return [what, f"      parked until {limit['until']}{tries}"]
+    return [f"{what}: parked until {limit['until']}{tries}", said]
 
 
-def _section(title: str, entries: Sequence[Sequence[str]]) -> None:
-    if not entries:
-        return
-    say()
-    say(f"{title} ({len(entries)})")
-    for entry in entries[:SHOWN_MAX]:
-        for text in entry:
-            say(text)
-    if len(entries) > SHOWN_MAX:
-        say(f"  … and {len(entries) - SHOWN_MAX} more; `coord tasks` lists all")
-
-
-def _running(task: dict[str, Any]) -> list[str]:
-    return [f"  {live['run']}  {_who(live)}  {_how_long(live)}  {_doing(live)}{task['title']}" for live in task["live"]]
+def _running(task: dict[str, Any]) -> list[list[str]]:
+    return [
+        [f"  {live['run']}  {_who(live)}  {_how_long(live)}  {_doing(live)}{task['title']}"] for live in task["live"]
+    ]
 
 
 def _who(live: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import click
 
 from coordination.cli._command import verb
 from coordination.cli._session import Session
-from coordination.cli._terminal import emit, note, tell
+from coordination.cli._terminal import emit, line, note, tell
 from coordination.errors import Rejected
 
 if TYPE_CHECKING:
@@ -183,12 +183,12 @@ def _ended(coordinator: Coordinator, task: str) -> int:
         note(f"{task} has ended: {known.status}")
         return 0 if known.status.ended_well else 1
     if known.status in (Status.WAITING_FOR_PERSON, Status.WAITING_FOR_ANSWER):
-        note(f"{task} waits for a person: {known.reason}")
+        note(line(f"{task} waits for a person: {known.reason}"))
         return WAITS_FOR_PERSON
     for record in coordinator.store.follow(coordinator.store.seq, patience_seconds=math.inf):
         row = described(record)
         if row.get("task") == task:
-            note(views.narrated(row["type"], row))
+            note(line(views.narrated(row["type"], row)))
             if row["type"] in codes:
                 return codes[row["type"]]
     raise AssertionError("a log that is followed without end came to an end")

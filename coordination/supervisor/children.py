@@ -35,6 +35,7 @@ class Children:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ended = ended
         self._awaited: set[str] = set()  # runs whose end is told
+        self._spared: set[int] = set()  # children of ours that belong to no run
 
     def spawn(self, run: str, directory: Path, environment: Mapping[str, str]) -> None:
         """Start the worker of a run in its own session."""
@@ -74,7 +75,15 @@ class Children:
 
     def end_orphans(self) -> int:
         """Kill what became ours because its worker died, whatever it calls itself; how many there were."""
-        return kin.end_orphans([process.pid for process in self._processes.values()])
+        return kin.end_orphans([*self._spared, *(process.pid for process in self._processes.values())])
+
+    def spare(self, number: int) -> None:
+        """A child that is no orphan, though no run's worker."""
+        self._spared.add(number)
+
+    def spare_no_longer(self, number: int) -> None:
+        """It was waited for."""
+        self._spared.discard(number)
 
     def forget(self, run: str, group: str) -> None:
         """Its outcome is known: wait for the process, which has nothing left to do; nobody is in its groups then."""

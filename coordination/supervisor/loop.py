@@ -33,6 +33,7 @@ from coordination.supervisor.acting import Actor
 from coordination.supervisor.children import Children
 from coordination.supervisor.collecting import Collector
 from coordination.supervisor.observing import Observer
+from coordination.supervisor.telling import Teller
 from coordination.supervisor.wakeups import Wakeups
 from coordination.workspaces import Standing
 
@@ -76,6 +77,7 @@ class Supervisor:
         self._observer = Observer(coordinator, self._children, self._mark)
         self._actor = Actor(coordinator, self._children, self._mark)
         self._collector = Collector(coordinator)
+        self._teller = Teller(coordinator, self._children)
         self._signals = 0
         self._wakeups: Wakeups | None = None
         self._noted: tuple[int, float] = (-1, 0.0)
@@ -151,6 +153,7 @@ class Supervisor:
             self._receipts(receipt)
         self._mark("recovered")
         self._guards = {"sandbox": self._sandbox(), "gates": self._gates(), "limited": confinement.works()}
+        self._teller.tend()
 
     def _sandbox(self) -> str:
         """Whether agents' commands run in a sandbox: "works", "missing", "off", or "" where no backend has one."""
@@ -179,6 +182,7 @@ class Supervisor:
         self._snapshot(force=True)
         self._note(force=True)
         self._tell()
+        self._teller.finish()
         return state
 
     def _turned(self) -> bool:
@@ -357,6 +361,7 @@ class Supervisor:
     def _rest(self) -> None:
         self._snapshot()
         self._note()
+        self._teller.tend()
         poll = self.coordinator.settings.supervisor.poll_seconds
         runs = self.coordinator.store.state.live_runs()
         self._tidy(running=bool(runs))
