@@ -49,6 +49,8 @@ _DIRECTORIES = (
     "agent_workspaces",
     "scratch",
     "cache",
+    "pool",
+    "set_aside",
     "roles",
     "shared_context",
 )
@@ -103,8 +105,7 @@ def initialise(home: Home) -> bool:
     workspaces = Workspaces(home.repository.common, home.state)
     if home.state.is_relative_to(home.repository.root):
         workspaces.exclude(f"/{home.state.relative_to(home.repository.root).as_posix()}/")
-    for name in _DIRECTORIES:
-        (home.state / name).mkdir(exist_ok=True, mode=0o700)
+    _furnish(home)
     Inbox(home.state / "inbox", time.time).prepare()
     if target:
         files.publish(home.settings_file, settings_.default_text(target).encode())
@@ -114,6 +115,11 @@ def initialise(home: Home) -> bool:
         file_log.create(home.log)
         made = True
     return made
+
+
+def _furnish(home: Home) -> None:
+    for name in _DIRECTORIES:
+        (home.state / name).mkdir(exist_ok=True, mode=0o700)
 
 
 def _has_log(home: Home) -> bool:
@@ -219,6 +225,10 @@ class Coordinator:
     def inbox(self) -> Inbox:
         """Where task files land."""
         return Inbox(self.home.state / "inbox", self.now)
+
+    def furnish(self) -> None:
+        """Make the directories that a home of an earlier version lacks: agents are kept out of what is there."""
+        _furnish(self.home)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ def described(setup: SetUp) -> str:
     if not (setup.commands or setup.copy):
         return ""
     copies = {name: _digest(Path(setup.root), name) for name in setup.copy}
-    return _hashed([setup.commands, copies, setup.network])
+    return _hashed([setup.commands, copies, setup.network, setup.keep, setup.key])
 
 
 # -- copied files ------------------------------------------------------------------------------------------------------

@@ -169,7 +169,9 @@ def work(request: RunRequest, directory: Path, stop: Stop) -> Outcome:
     except Refused as error:
         outcome = Outcome(ending=Ending.FAILED, code="refused", reason=str(error))
     except CoordinationError as error:
-        outcome = Outcome(ending=Ending.FAILED, code=type(error).__name__, reason=str(error))
+        # a landing that met this has said nothing about the work
+        ending = Ending.CRASHED if request.purpose is Purpose.LANDING else Ending.FAILED
+        outcome = Outcome(ending=ending, code=type(error).__name__, reason=str(error))
     except Exception as error:
         import traceback  # only here
 
@@ -201,6 +203,7 @@ class _Run:
         self.request, self.directory, self.stop = request, directory, stop
         self.workspaces = _workspaces(request)
         self._progress: dict[str, Any] = {}
+        self._trees: dict[str, str] = {}  # by commit
         self._commands = 0  # of gates and set-up: each has a home and a temporary directory of its own
 
     def perform(self) -> Outcome:
@@ -362,7 +365,7 @@ class _Run:
 
         result = gates.judge(gate, attempt, again=lambda: not self.stop.level)
         if gate.cache and not self.stop.level:
-            tree = self.workspaces.tree(commit)
+            tree = self._tree(commit)
             self._passes.note(self._pass_key(gate, tree), tree, self.request.run, result)
         return result
 
@@ -370,10 +373,17 @@ class _Run:
         """The gates that need not run: they passed before on the same files."""
         if self.request.gates:
             self._refuse_without_sandbox()
-        tree = self.workspaces.tree(commit)
         asked = [gate for gate in self.request.gates if gate.cache and not gate.fresh]
+        if not asked:
+            return {}
+        tree = self._tree(commit)
         found = [self._passes.find(self._pass_key(gate, tree), gate.name, tree, commit) for gate in asked]
         return {result.gate: result for result in found if result is not None}
+
+    def _tree(self, commit: str) -> str:
+        if commit not in self._trees:
+            self._trees[commit] = self.workspaces.tree(commit)
+        return self._trees[commit]
 
     def _pass_key(self, gate: GateCommand, tree: str) -> str:
         environment = without_credentials(os.environ)
@@ -412,6 +422,7 @@ class _Run:
             return
         self.progress({"phase": "set-up"})
         before = set(self.workspaces.changes(workspace))
+        self.workspaces.note_lent(workspace)
 
         def perform(argv: Sequence[str]) -> sandbox.Ended:
             environment, own = self._own_places()

@@ -23,6 +23,7 @@ from coordination.model.tasks import Kind, Status
 from coordination.model.waiting import hindrances, holders, in_order, live_by_role, live_landing, order_key
 from coordination.policy import VETO, Judgement, Policies, Rank, informed
 from coordination.policy.gating import results
+from coordination.settings import Gate
 
 GATE = "gate"
 
@@ -177,6 +178,9 @@ class _Step:
             return
         self._take(GATE)
         name = names[0]
+        settings = self.facts.settings
+        # set-up before the first try is given to every run
+        timeout = self._gate_seconds(settings.gates.named[name]) - settings.setup.most_seconds
         yield e.RunPlanned(
             task=task.id,
             run=task.next_run(Purpose.GATE),
@@ -185,14 +189,8 @@ class _Step:
             gate=name,
             commit=task.commit,
             base=task.base,
-            limits=Limits(timeout_seconds=self._gate_seconds(name)),
+            limits=Limits(timeout_seconds=timeout),
         )
-
-    def _gate_seconds(self, name: str) -> float:
-        """How long a gate may take with all its tries; set-up comes before each, before the first to every run."""
-        settings = self.facts.settings
-        once = settings.gates.named[name].timeout_seconds
-        return once + settings.gates.reruns * (once + settings.setup.most_seconds)
 
     def _review(self, task: Task, asked: str) -> Iterator[e.AnyEvent]:
         reviewing = as_review(task)
@@ -291,17 +289,22 @@ class _Step:
             reason=f"lands {task.evidence.commit[:12]}: {task.evidence.reason}{along}",
             commit=task.evidence.commit,
             base=task.base,
-            limits=Limits(timeout_seconds=self._landing_seconds([task, *others]) * tries),
+            limits=Limits(timeout_seconds=self._landing_seconds([task, *others[: len(batch)]]) * tries),
             onto=self.facts.integration,
             batch=batch,
         )
 
     def _landing_seconds(self, tasks: Sequence[Task]) -> float:
-        """How long merging them and running all their gates once may take."""
+        """What testing one merge of theirs may take: as long as any run, or as its gates may take if that is more."""
+        gates, most = self.facts.settings.gates, self.facts.settings.limits.timeout_seconds
+        wanted = [name for task in tasks for name in (gates.default if task.spec.gates is None else task.spec.gates)]
+        named = [gates.named[name] for name in dict.fromkeys(wanted) if name in gates.named]
+        return max(most, sum(self._gate_seconds(gate) for gate in named))
+
+    def _gate_seconds(self, gate: Gate) -> float:
+        """What a gate may take with all its tries, and set-up before each."""
         settings = self.facts.settings
-        wanted = [task.spec.gates if task.spec.gates is not None else settings.gates.default for task in tasks]
-        names = {name for each in wanted for name in each if name in settings.gates.named}
-        return max(settings.limits.timeout_seconds, sum(map(self._gate_seconds, sorted(names))))
+        return (1 + settings.gates.reruns) * (gate.timeout_seconds + settings.setup.most_seconds)
 
     def _landed_with(self, task: Task, landed: Landed) -> Iterator[e.AnyEvent]:
         """What follows from the landing of another task that took this one along."""

@@ -116,6 +116,8 @@ def _kind(facts: Facts, task: Task) -> Doubt:
 def _history(task: Task) -> Doubt:
     """What came back before is not spared the second time; what was stopped or met bad weather did not come back."""
     found = Counter(_came_back(run) for run in task.runs if run.commit != task.commit or run.purpose is Purpose.LANDING)
+    # from the landing of another task that took it along there is no run of its own
+    found["the landing"] += sum(1 for sent in task.feedback if sent.kind == "conflict" and sent.run in task.taken_along)
     found["a person"] = sum(1 for reason in task.feedback if reason.kind == "answered")
     told = [f"{who} {count} {'time' if count == 1 else 'times'}" for who, count in found.items() if who and count]
     return "history", bool(told), f"sent back by {', '.join(told)}" if told else "nothing sent it back"

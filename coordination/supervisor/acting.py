@@ -17,7 +17,7 @@ from coordination import environment, files, locks
 from coordination.coordinator import Coordinator
 from coordination.errors import CoordinationError
 from coordination.model import events as e
-from coordination.model.runs import Ending, Outcome
+from coordination.model.runs import Ending, Outcome, Purpose
 from coordination.model.state import Run, State, Task
 from coordination.supervisor import requests
 from coordination.supervisor.children import Children, reap, send
@@ -107,7 +107,9 @@ class Actor:
         self._mark("spawn:after")
 
     def _unbuildable(self, run: Run, error: CoordinationError) -> None:
-        outcome = Outcome(ending=Ending.FAILED, code="request", reason=f"the run cannot be prepared: {error}")
+        # a landing that was never begun says nothing about the work, and must not send it back
+        ending = Ending.CRASHED if run.purpose is Purpose.LANDING else Ending.FAILED
+        outcome = Outcome(ending=ending, code="request", reason=f"the run cannot be prepared: {error}")
         ended = e.RunEnded(task=run.task, run=run.id, outcome=outcome)
         self._coordinator.transact(lambda state: [ended] if state.run(run.id).live else [])
 

@@ -135,6 +135,7 @@ class Supervisor:
 
     def _begin(self) -> None:
         coordinator = self.coordinator
+        coordinator.furnish()
         self._told = coordinator.store.refresh_seq() if self._narrate else 0
         started = e.SupervisorStarted(supervisor=self.id, pid=os.getpid(), host=platform.node(), version=__version__)
         self._mark("begin")

@@ -19,6 +19,7 @@ from coordination.workspaces import (
     landing,
     objects,
     phantoms,
+    place,
     preservation,
     repository,
     traces,
@@ -135,6 +136,10 @@ class Workspaces:
         """Remember that it was, for as long as the workspace lasts."""
         trees.note_set_up(self._place.opened(path))
 
+    def note_lent(self, path: Path) -> None:
+        """Remember what is lent to a workspace, before it is: settings may change while it lasts."""
+        place.note_lent(self._place.opened(path).directory, self._place.private)
+
     def head(self, path: Path) -> str:
         """The commit that is checked out in a workspace."""
         return repository.resolve(self._place.opened(path), "HEAD")
@@ -216,7 +221,7 @@ class Workspaces:
 
     def tree(self, commit: str) -> str:
         """What names the files of a commit: two commits with the same files have the same tree."""
-        return self._git.text("rev-parse", f"{self.resolve(commit)}^{{tree}}")
+        return repository.tree(self._git, commit)
 
     def diff_stat(self, base: str, commit: str) -> DiffStat:
         """How large a change is."""

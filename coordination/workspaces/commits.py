@@ -7,7 +7,8 @@ run that committed by itself is no worse for it, as long as it did so on its bra
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from coordination.errors import Refused
@@ -143,7 +144,17 @@ def private(git: Git) -> tuple[str, ...]:
 
 def _without(git: Git, *names: str) -> list[str]:
     """Arguments that mean everything but those names and what is private."""
-    return ["--", ":/", *(f":(exclude,top,literal){name}" for name in (*names, *private(git)))]
+    return ["--", ":/", *(pattern for name in (*names, *private(git)) for pattern in _patterns(name))]
+
+
+def _patterns(name: str) -> Iterator[str]:
+    """Patterns that mean all but that path and what is below it.
+
+    Escaped from the first sign on: of a path that is written out as it is, git says that it is ignored, and fails.
+    """
+    escaped = "\\" + re.sub(r"(?<!^)([\\*?\[])", r"\\\1", name)
+    yield f":(exclude,top,glob){escaped}"
+    yield f":(exclude,top,glob){escaped}/**"
 
 
 def _unstage_private(git: Git) -> None:

@@ -95,9 +95,9 @@ class Git:
         self.index: Path | None = None
         self._guards: dict[str, str] | None = None
 
-    def at(self, directory: Path, tree: Path) -> Git:
+    def at(self, directory: Path, tree: Path, private: Sequence[str] = ()) -> Git:
         """Another work tree of the same repository, whose configuration is not asked for again."""
-        other = Git(self.common, directory=directory, tree=tree, private=self.private)
+        other = Git(self.common, directory=directory, tree=tree, private=(*self.private, *private))
         other._guards = self._guards
         return other
 

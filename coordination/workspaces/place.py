@@ -10,18 +10,19 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from coordination.errors import Refused, UsageError
-from coordination.files import make_directory
+from coordination.files import make_directory, publish
 from coordination.locks import exclusive
 from coordination.model.runs import Pooling
 from coordination.workspaces.git import Git, clear_locks
 
 LANDING = ".landing"  # begins with a dot, as no task id does
+LENT = "coordination-lent"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LOCK_SECONDS = 120.0
 
@@ -114,7 +115,8 @@ class Place:
         if directory is None or half_made(directory):
             raise Refused(f"git no longer knows the workspace {path}. Start the task again: it will be made anew")
         clear_locks(directory)
-        return Git(self.common, directory=directory, tree=path, private=self.private)
+        # what it was lent once is private for as long as it lasts
+        return self.git.at(directory, path, lent(directory, self.private))
 
     def set_aside(self, path: Path) -> Path:
         """Move something that is in the way and not ours to judge to where nobody trips over it."""
@@ -134,6 +136,22 @@ class Place:
             # out of its place is gone; what cannot be deleted now (another's, too) must not fail whoever comes next
             with suppress(OSError, RecursionError):
                 _deleted(left)
+
+
+def lent(directory: Path, known: Collection[str] = ()) -> tuple[str, ...]:
+    """What a workspace was lent, by settings that may have changed since; without what is ``known`` anyway."""
+    try:
+        noted = (directory / LENT).read_bytes()
+    except FileNotFoundError:
+        return ()
+    return tuple(name for name in os.fsdecode(noted).split("\0") if name and name not in known)
+
+
+def note_lent(directory: Path, names: Collection[str]) -> None:
+    """Remember, before anything is lent, what this workspace is lent: among git's own files, as no sandbox writes."""
+    before = lent(directory)
+    if not set(names) <= set(before):
+        publish(directory / LENT, os.fsencode("\0".join(dict.fromkeys((*before, *names)))))
 
 
 def half_made(directory: Path) -> bool:

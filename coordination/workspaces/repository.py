@@ -60,6 +60,14 @@ def resolve(git: Git, name: str) -> str:
     return found
 
 
+def tree(git: Git, commit: str) -> str:
+    """What names the files of a commit. Raises NotFound."""
+    found = git.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{tree}}", accept=(0, 1, 128))
+    if found.code:
+        raise NotFound(f"{commit!r} names no commit in {git.common}. See: git branch --all")
+    return found.text
+
+
 def exclude(common: Path, pattern: str = ".coordination/") -> None:
     """Hide the state directory from ``git status``: one line in ``info/exclude``, written once."""
     path = common / "info" / "exclude"

@@ -13,7 +13,7 @@ from coordination.model.runs import WorkspaceRequest
 from coordination.workspaces import pool
 from coordination.workspaces.git import Git, clear_locks, folds_case
 from coordination.workspaces.merging import conflicts, merge_head, start_merge
-from coordination.workspaces.place import Place, forget, half_made
+from coordination.workspaces.place import LENT, Place, forget, half_made, lent
 from coordination.workspaces.preservation import preserve
 from coordination.workspaces.repository import resolve, shown
 
@@ -51,7 +51,7 @@ def ensure_linked(place: Place, request: WorkspaceRequest) -> tuple[Git, bool]:
     path, git = place.path(request.name), place.git
     with place.locked("workspaces"):
         directory, made = _recorded(place, git, request, path)
-        git = git.at(directory, path)
+        git = git.at(directory, path, lent(directory, place.private))
         if made:
             pool.take(place, git)
     _link(place, path, directory)
@@ -68,6 +68,7 @@ def check_out(git: Git, commit: str) -> None:
     _reset(git, commit)
     (git.directory / _SET_UP).unlink(missing_ok=True)  # what set-up made goes, too
     git.run("clean", "-ffdx", "--quiet")
+    (git.directory / LENT).unlink(missing_ok=True)  # and nothing that was lent is left
 
 
 def make_exact(git: Git, commit: str) -> None:

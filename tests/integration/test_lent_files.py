@@ -175,3 +175,17 @@ def test_two_commits_with_the_same_files_have_the_same_tree(repository: Path) ->
         git(repository, "commit", "-q", "-m", "next")
         trees.append(workspaces.tree(git(repository, "rev-parse", "HEAD")))
     assert trees[0] == trees[2] != trees[1]
+
+
+def test_lent_files_that_git_ignores_are_in_nobodys_way(lent: Lent) -> None:
+    """As most are: git fails to add anything beside what it ignores, if that is named outright."""
+    (lent.path / ".gitignore").write_text("*.env\nmade\n.coordination\n")
+    (lent.path / ".coordination").mkdir()
+    (lent.path / ".coordination" / "thing").write_text("x")
+    (lent.path / "made.txt").write_text("work")
+    (lent.path / "odd x name.txt").write_text("work")
+    commit = lent.commit()
+    assert commit is not None
+    listed = git(lent.root, "ls-tree", "-r", "--name-only", commit).splitlines()
+    assert listed == [".gitignore", "README.md", "made.txt", "odd x name.txt"]
+    assert lent.workspaces.changes(lent.path) == ()

@@ -25,7 +25,7 @@ from coordination.model.state import Task
 from coordination.model.tasks import Kind, ReviewMode, Status, TaskSpec
 from coordination.planning.plan import plan, route
 from coordination.policy import Policies, Policy, shipped
-from coordination.settings import Gate, Gates, Landing, LimitSettings, Retry, Review, RoleSettings, Settings
+from coordination.settings import Gate, Gates, Landing, LimitSettings, Retry, Review, RoleSettings, Settings, Setup
 from coordination.testing.strategies import GATES, ROLES, World, facts
 
 GATED = Settings(gates=Gates(default=("unit",), named=GATES))
@@ -148,15 +148,6 @@ def test_the_slot_that_a_task_frees_goes_to_the_one_that_waited_for_it() -> None
     made = started(one, A=spec(Kind.SEARCH), B=spec(Kind.SEARCH, after=("A",)), C=spec(Kind.SEARCH))
     made.end("A", REPORT)
     assert running(made) == {"B": "work"}
-
-
-def test_a_landing_has_the_time_that_its_gates_may_take() -> None:
-    """Longer gates than a run may last are not ended in the middle, each with its second try."""
-    slow = replace(GATED, gates=replace(GATED.gates, named={"unit": Gate(argv=("true",), timeout_seconds=7200.0)}))
-    made = started(slow, A=spec(review=ReviewMode.NEVER))
-    made.end("A", committed())
-    made.end("A", gated())
-    assert (made.live("A").purpose, made.live("A").limits.timeout_seconds) == (Purpose.LANDING, 2 * 7200.0)
 
 
 def test_a_full_role_does_not_stand_in_the_way_of_another() -> None:
@@ -1039,6 +1030,25 @@ def test_the_third_return_from_the_landings_of_others_waits_for_a_person() -> No
     assert running(made) == {"B": "landing"}
 
 
+def test_what_came_back_from_the_landing_of_another_is_not_spared_either() -> None:
+    """It has no landing of its own, and was sent back by one all the same."""
+    settings = replace(GATED, roles={"green": RoleSettings(slots=5)})
+    made = started(
+        settings, C=spec(gates=(), review=ReviewMode.NEVER), B=spec(gates=(), review=ReviewMode.NEVER), A=spec()
+    )
+    made.end("C", committed("cC"))
+    made.end("B", committed("cB"))
+    made.end("A", committed("cA", lines=1))
+    made.end("A", gated(commit="cA"))
+    made.end("C", replace(LANDED, commit="m0"))
+    assert taken(made, "B") == ["A"]
+    made.end("B", landing(Landed(task="A", kind="gate_failed", reason="it fails")))
+    made.end("A", committed("cA2", lines=1))
+    made.end("A", gated(commit="cA2"))
+    assert rules(made)["history"] == ("review", "sent back by the landing 1 time")
+    assert made.live("A").purpose is Purpose.REVIEW
+
+
 def test_what_is_paused_waits_to_be_repeated_or_is_too_many_is_not_taken_along() -> None:
     """Each for its reason; the rest is."""
     settings = Settings(landing=Landing(batch_max=2), roles={"green": RoleSettings(slots=5)})
@@ -1059,6 +1069,19 @@ def test_after_a_landing_without_a_word_its_first_goes_alone() -> None:
     made.end("B", replace(LANDED, commit="m2", batch=(Landed(task="C", kind="merged", merge="m3"),)))
     assert (running(made), taken(made)) == ({"A": "landing"}, [])
     assert (task(made, "A").attempts, task(made, "A").returns) == (0, 0)
+
+
+def test_a_landing_is_given_the_time_that_its_gates_are_given() -> None:
+    """With every try, set-up before each, and only gates that somebody in it names: or it could never land."""
+    slow = {"slow": Gate(argv=("true",), timeout_seconds=5000.0), "other": Gate(argv=("true",), timeout_seconds=9000.0)}
+    settings = Settings(
+        gates=Gates(default=("other",), named=slow, reruns=2), setup=Setup(commands=(("make",),), timeout_seconds=100.0)
+    )
+    made = started(settings, A=spec(gates=("slow",), review=ReviewMode.NEVER))
+    made.end("A", committed("cA"))
+    made.end("A", gated("slow", commit="cA"))
+    assert made.live("A").purpose is Purpose.LANDING
+    assert made.live("A").limits.timeout_seconds == 3 * (5000.0 + 100.0)
 
 
 def test_a_longer_landing_is_given_more_time() -> None:

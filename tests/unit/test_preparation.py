@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from coordination import preparation
 from coordination.errors import SetUpFailed
@@ -295,3 +296,5 @@ def test_what_a_gate_is_told_by(site: Site) -> None:
     before = preparation.described(setup)
     (site.root / ".env").write_text("1")
     assert len({before, preparation.described(setup), preparation.described(SetUp(commands=(("a",),)))}) == 3
+    kept = [replace(setup, keep=("made",)), replace(setup, keep=("made",), key=("lock",))]
+    assert len({preparation.described(each) for each in (setup, *kept)}) == 3
