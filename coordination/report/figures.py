@@ -338,13 +338,13 @@ def _reviews(chronicle: Chronicle, state: State) -> Row:
     verdicts, severities, rounds = Counter[str](), Counter[str](), Counter[int]()
     for _, run in chronicle.reviews:
         assert run.outcome is not None
-        verdicts[run.outcome.verdict or "none"] += 1
+        verdicts[_verdict(run) or "none"] += 1
         severities.update(finding.severity for finding in run.outcome.findings)
     for task in (state.tasks[name] for name in chronicle.arrived):
-        verdicts_of_task = [run.outcome.verdict for run in task.runs if run.outcome and run.purpose is Purpose.REVIEW]
+        verdicts_of_task = [_verdict(run) for run in task.runs if run.outcome and run.purpose is Purpose.REVIEW]
         if verdicts_of_task:
             rounds[verdicts_of_task.count("reject")] += 1
-    rejected = [(at, run) for at, run in reversed(chronicle.reviews) if run.outcome and run.outcome.verdict == "reject"]
+    rejected = [(at, run) for at, run in reversed(chronicle.reviews) if _verdict(run) == "reject"]
     return {
         "runs": len(chronicle.reviews),
         "verdicts": dict(sorted(verdicts.items())),
@@ -354,6 +354,11 @@ def _reviews(chronicle: Chronicle, state: State) -> Row:
         "rejected": _first([_rejection(state, at, run) for at, run in rejected[: REJECTED_MAX + 1]], REJECTED_MAX)
         | {"more": max(0, len(rejected) - REJECTED_MAX)},
     }
+
+
+def _verdict(run: Run) -> str:
+    """What it said of the commit that it was asked about; "" when that counts for nothing."""
+    return run.verdict_on(run.commit)
 
 
 def _spared(task: Task) -> bool:
@@ -415,7 +420,7 @@ def _arrival(state: State, task: Task, at: float) -> Row:
         "insertions": evidence.insertions,
         "deletions": evidence.deletions,
         "cited": len(evidence.cited),
-        "rejections": sum(1 for run in task.runs if run.outcome and run.outcome.verdict == "reject"),
+        "rejections": sum(1 for run in task.runs if _verdict(run) == "reject"),
     }
 
 

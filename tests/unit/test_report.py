@@ -19,7 +19,7 @@ from coordination import report, views
 from coordination.model import commands
 from coordination.model import events as e
 from coordination.model.facts import Facts
-from coordination.model.runs import DiffStat, Ending, Finding, GateResult, Outcome, Purpose, Usage
+from coordination.model.runs import DiffStat, Ending, Finding, GateResult, Landed, Outcome, Purpose, Usage
 from coordination.model.state import Core, State
 from coordination.model.tasks import Kind, ReviewMode, Status, TaskSpec
 from coordination.model.waiting import holders, overlap
@@ -360,6 +360,37 @@ def test_times_in_which_nothing_started_begin_and_end() -> None:
     chronicle, later = folded(records_of(made), made.facts, since_time=EPOCH + 30.0)
     assert later.paused
     assert (chronicle.bands[0].kind, chronicle.bands[0].start) == ("paused", EPOCH + 30.0)
+
+
+def test_who_landed_with_another_has_the_gates_of_that_landing() -> None:
+    """It had no landing of its own; while it lands with another it is under way, and waits for nothing."""
+    made = World(facts=facts(Settings(gates=Gates(default=("unit",), named=GATES))))
+    for name in "ABC":
+        made.submit(name, TaskSpec(prompt="p", title=f"Title {name}", review=ReviewMode.NEVER, gates=()))
+    made.decide()
+    for name in "ABC":
+        diff = DiffStat(files=1, insertions=1)
+        made.end(name, Outcome(ending=Ending.SUCCEEDED, base="b1", commit=f"c{name}", diff=diff))
+        for run in made.state.tasks[name].live:
+            if run.purpose is Purpose.GATE:
+                passed = GateResult(gate=run.gate, commit=run.commit, exit_code=0)
+                made.end(name, Outcome(ending=Ending.SUCCEEDED, gates=(passed,)))
+    made.wait(600.0)
+    made.end("A", Outcome(ending=Ending.SUCCEEDED, commit="mA"))
+    (landing,) = made.state.live_runs()
+    (member,) = landing.batch
+    assert (landing.task, member.task) == ("B", "C")
+    assert reasons.grouped(made.state, made.facts, made.facts.now).keys() == {reasons.UNDER_WAY}
+    gates = (GateResult(gate="together", commit="mC", exit_code=0, flaky=True),)
+    made.wait(600.0)
+    told = Landed(task="C", kind="merged", merge="mC", gates=gates)
+    made.end("B", Outcome(ending=Ending.SUCCEEDED, commit="mC", batch=(told,), gates=gates))
+    found, state = gathered(records_of(made), made.facts)
+    assert state.tasks["C"].status is Status.MERGED
+    rows = {row["task"]: row for row in found["landed"]["merged"]["rows"]}
+    assert [(gate["gate"], gate["flaky"]) for gate in rows["C"]["gates"]] == [("together", True)]
+    assert "together passed when run again" in shown(found).text
+    assert f"{landing.id} (and 1 other task): done" in shown(found).text
 
 
 # ---- its parts -------------------------------------------------------------------------------------------------------
