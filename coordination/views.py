@@ -316,7 +316,10 @@ def _gate_results(state: State) -> Row:
 def _judgements(state: State) -> Iterator[tuple[Run, GateResult]]:
     for task in state.tasks.values():
         for run in task.runs:
-            yield from ((run, gate) for gate in (run.outcome.gates if run.outcome is not None else ()))
+            outcome = run.outcome or Outcome(ending=Ending.STOPPED)
+            told = [*outcome.gates, *(gate for landed in outcome.batch for gate in landed.gates)]
+            # one merge is tested for all who landed with it, and told of each
+            yield from ((run, gate) for gate in {(gate.gate, gate.commit): gate for gate in reversed(told)}.values())
 
 
 def _doubts(flaky: list[Row]) -> list[str]:

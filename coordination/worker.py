@@ -284,8 +284,9 @@ class _Run:
         if len(known) == len(self.request.gates):
             return _judged(tuple(known.values()))
         self.progress({"phase": "workspace"})
+        made = not self.workspaces.path(place.name).exists()
         path = self.workspaces.ensure(place)
-        return self._cleared(_judged(self._run_gates(path, place.commit)))
+        return self._cleared(_judged(self._run_gates(path, place.commit, exact=made)))
 
     def _land(self) -> Outcome:
         landing = self.request.landing
@@ -330,23 +331,30 @@ class _Run:
         reason = f"a read-only run changed the tree: {', '.join(changed[:5])}"
         return replace(outcome, ending=Ending.FAILED, code="tree_changed", reason=reason)
 
-    def _run_gates(self, directory: Path, commit: str, names: Sequence[str] | None = None) -> tuple[GateResult, ...]:
+    def _run_gates(
+        self, directory: Path, commit: str, names: Sequence[str] | None = None, *, exact: bool = False
+    ) -> tuple[GateResult, ...]:
         """The gates' results, up to the first that fails; each sees the exact commit, whatever ran there before it.
 
-        ``names``: only those that whoever is merged there has named; None: all.
+        ``names``: only those that whoever is merged there has named; None: all. ``exact``: nothing ran there yet.
         """
         results: list[GateResult] = []
         known = self._passed(commit)
         for gate in (gate for gate in self.request.gates if names is None or gate.name in names):
             self.progress({"phase": "gate", "gate": gate.name})
-            results.append(known.get(gate.name) or self._run_gate(gate, directory, commit))
+            results.append(known.get(gate.name) or self._run_gate(gate, directory, commit, exact=exact and not results))
             if not results[-1].passed:
                 break
         return tuple(results)
 
-    def _run_gate(self, gate: GateCommand, directory: Path, commit: str) -> GateResult:
+    def _run_gate(self, gate: GateCommand, directory: Path, commit: str, *, exact: bool = False) -> GateResult:
+        tries = 0
+
         def attempt() -> GateResult:
-            self.workspaces.make_exact(directory, commit)
+            nonlocal tries
+            tries += 1
+            if not exact or tries > 1:
+                self.workspaces.make_exact(directory, commit)
             self._set_up(directory, trusted=False)
             self.progress({"phase": "gate", "gate": gate.name})
             environment, own = self._own_places()

@@ -28,7 +28,7 @@ from coordination.workspaces.upkeep import Ref
 
 LOOK_SECONDS = 60.0  # between looks of a supervisor at rest at what there is to do
 STOP_SECONDS = 5.0
-_TRANSCRIPT = ("transcript.jsonl", "stderr.log", "gate.log")
+_TRANSCRIPT = ("transcript.jsonl", "stderr.log", "gate.log", "setup.log")
 _ASIDE = ("set_aside", "repair")
 _BLOCK = 512  # see stat(2), st_blocks
 

@@ -347,7 +347,8 @@ def _landing(coordinator: Coordinator, task: Task, run: Run, others: Sequence[Me
 def _others(coordinator: Coordinator, run: Run) -> list[MemberRequest]:
     """Those that a landing takes along: still approved at that commit, with gates that are configured."""
     named, tasks = coordinator.settings.gates.named, coordinator.store.state.tasks
-    able = [tasks[member.task] for member in run.batch if tasks[member.task].lands_with == run.id]
+    known = [tasks[member.task] for member in run.batch if member.task in tasks]  # its submission may be lost
+    able = [task for task in known if task.lands_with == run.id]
     found = [_member(coordinator, task, run) for task in able if task.evidence is not None]
     return [member for member in found if all(name in named for name in member.gates or ())]
 

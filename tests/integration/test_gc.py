@@ -286,6 +286,15 @@ def test_it_says_what_goes_and_why_and_changes_nothing(world: World) -> None:
     assert "squashed" in git(world.root, "show", f"{kept.ref}:squashed.txt")
 
 
+def test_what_set_up_printed_goes_like_what_a_gate_printed(world: World) -> None:
+    """It is printed before each gate, and may be long."""
+    world.task("merged", "merged", days=20, files={"merged.txt": "merged\n"})
+    directory = world.coordinator.run_directory("merged.1.work")
+    write(directory, {"setup.log": "said\n" * 1000, "gate.log": "said\n", "outcome.json": "{}\n"})
+    coord(world, "gc", "--apply")
+    assert [path.name for path in directory.iterdir()] == ["outcome.json"]
+
+
 def test_show_says_whether_the_work_of_a_task_has_landed(world: World) -> None:
     """Also when somebody brought it in by hand, and the task itself failed."""
     full(world)

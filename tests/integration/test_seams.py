@@ -10,6 +10,11 @@ from typing import Any
 
 import pytest
 
+from coordination.coordinator import Coordinator
+from coordination.model import events as e
+from coordination.model.runs import DiffStat, Ending, Member, Outcome, Purpose
+from coordination.model.tasks import TaskSpec
+from coordination.supervisor import requests
 from coordination.testing.stage import FILES, PASSES, Stage, settings_text
 
 JSON = Any
@@ -98,3 +103,28 @@ def test_an_agent_is_kept_out_of_what_others_make_while_it_works(make: Make) -> 
     for name in ("pool", "cache", "set_aside"):
         assert str(stage.state / name) in asked["deny_read"]
         assert str(stage.state / name) in asked["deny_write"]
+
+
+def test_a_landing_goes_without_one_whose_submission_is_lost(make: Make) -> None:
+    """The log was damaged and repaired between: the plan names a task that nobody knows any more."""
+    coordinator = Coordinator(make().home)
+    commit = "c" * 40
+    worked = Outcome(ending=Ending.SUCCEEDED, commit=commit, diff=DiffStat(files=1, insertions=1))
+    history: list[e.AnyEvent] = [
+        e.TaskSubmitted(task="A", spec=TaskSpec(prompt="do it", title="It"), digest="d"),
+        e.RunPlanned(task="A", run="A.1.work", purpose=Purpose.WORK, base="b" * 40),
+        e.RunEnded(task="A", run="A.1.work", outcome=worked),
+        e.TaskApproved(task="A", evidence=e.Evidence(commit=commit)),
+        e.RunPlanned(
+            task="A",
+            run="A.2.landing",
+            purpose=Purpose.LANDING,
+            commit=commit,
+            batch=(Member(task="B", commit="d" * 40),),
+        ),
+    ]
+    coordinator.transact(lambda _state: history)
+    (run,) = coordinator.state().live_runs()
+    landing = requests.build(coordinator, coordinator.state().find("A"), run).landing
+    assert landing is not None
+    assert (landing.commit, landing.batch) == (commit, ())

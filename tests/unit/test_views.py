@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from coordination import views
 from coordination.model import commands
 from coordination.model import events as e
-from coordination.model.runs import DiffStat, Ending, Landed, Outcome, Purpose
+from coordination.model.runs import DiffStat, Ending, GateResult, Landed, Outcome, Purpose
 from coordination.model.tasks import Kind, ReviewMode, TaskSpec
 from coordination.policy import shipped
 from coordination.settings import Settings
@@ -237,3 +237,20 @@ _EXAMPLES: tuple[e.AnyEvent, ...] = (
     e.IntegrationRestored(branch="b", commit="c", reason="it was gone"),
     e.BatchLost(tasks=("A",), evidence="repair/1", reason="a bit"),
 )
+
+
+@pytest.mark.parametrize("ending", [Ending.CONFLICT, Ending.SUCCEEDED])
+def test_what_gates_said_of_others_in_a_landing_counts_once(ending: Ending) -> None:
+    """Also when the one whose landing it is did not land; and never twice, though it is told of each."""
+    made = started(A=spec(review=ReviewMode.NEVER), B=spec(review=ReviewMode.NEVER))
+    made.ask(lambda state: commands.pause(state, None))
+    made.end("A", WORKED)
+    made.end("B", replace(WORKED, commit="c2"))
+    made.ask(lambda state: commands.resume(state, None))
+    made.decide()
+    passed = (GateResult(gate="unit", commit="m2", exit_code=0, flaky=True),)
+    landed: dict[str, Any] = {"commit": "m1", "gates": passed} if ending is Ending.SUCCEEDED else {}
+    made.end("A", Outcome(ending=ending, batch=(Landed(task="B", kind="merged", merge="m2", gates=passed),), **landed))
+    shown = status(made)
+    assert shown["gate_results"] == {"run": 1, "cached": 0, "flaky": 1}
+    assert [(row["gate"], row["times"], row["run"]) for row in shown["flaky"]] == [("unit", 1, "A.2.landing")]
