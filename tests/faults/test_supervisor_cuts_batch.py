@@ -46,13 +46,23 @@ def stage_with_four(directory: Path, *, kills: bool = False) -> Stage:
     gate = GATE.format(go=str(go), told=str(told), kills=kills)
     settings = {
         "gate_slots": 4,
-        "gates": {"default": ["unit"], "unit": [sys.executable, "-S", "-c", gate]},
-        "agents": {"backend": "scripted"},
+        # it looks at a file outside, and counts as run each time
+        "gates": {"default": ["unit"], "unit": [sys.executable, "-S", "-c", gate], "cache": False},
+        "agents": {"backend": "scripted", "sandbox": "off"},
         "supervisor": {"poll_seconds": 0.05, "stop_grace_seconds": 1.0},
         "retry": {"backoff_seconds": 0.05},
         "roles.green": {"slots": 4},
     }
     stage = Stage(directory, settings=settings).build()
+    try:
+        _approved(stage, go)
+    except BaseException:
+        stage.close()
+        raise
+    return stage
+
+
+def _approved(stage: Stage, go: Path) -> None:
     for task in TASKS:
         again = {"write": {f"{task}.py": "good = 1\n"}, "report": "it fits now"}
         work: Any = {"write": {f"{task}.py": "bad = 1\n" if task == "three" else "x = 1\n"}, "report": "written"}
@@ -68,7 +78,6 @@ def stage_with_four(directory: Path, *, kills: bool = False) -> Stage:
     stage.coord("stop")
     assert supervisor.wait(20) == 0
     stage.coord("resume")
-    return stage
 
 
 def wrong(stage: Stage) -> list[str]:
