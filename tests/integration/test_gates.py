@@ -195,11 +195,12 @@ open("kept/made", "w").write("poison")
 """
 
 
-def test_set_up_from_the_inbox_to_the_merge(make: Make) -> None:
+@pytest.mark.parametrize("ignored", ["", ".env\nkept/\n"], ids=["known to git", "ignored"])
+def test_set_up_from_the_inbox_to_the_merge(make: Make, ignored: str) -> None:
     """Made once and kept; work, gate and landing each have their own copy; what was lent is never committed or kept."""
     setup = {"commands": [[sys.executable, "-c", SETS_UP]], "copy": [".env"], "keep": ["kept"], "key": ["lock"]}
     gates = {"default": ["checks"], "checks": [sys.executable, "-c", CHECKS], "cache": False}
-    stage = make({"README.md": "x", "lock": "1"}, setup=setup, gates=gates)
+    stage = make({"README.md": "x", "lock": "1", ".gitignore": ignored}, setup=setup, gates=gates)
     (stage.repository / ".env").write_text("secret")
     drop(stage, "T", attempts_max=1)
     stage.run()
@@ -207,7 +208,7 @@ def test_set_up_from_the_inbox_to_the_merge(make: Make) -> None:
     runs = [log.parent.name for log in (stage.state / "runs").glob("*/setup.log")]
     assert runs == ["T.1.work"], "the others took what it made"
     listed = stage.git("ls-tree", "-r", "--name-only", "coordination/integration").split()
-    assert sorted(listed) == ["README.md", "T.txt", "lock"]
+    assert sorted(listed) == [".gitignore", "README.md", "T.txt", "lock"]
     everything = stage.git("rev-list", "--all", "--objects")
     assert ".env" not in everything
     assert "kept" not in everything
