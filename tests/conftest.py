@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,9 @@ import hypothesis
 import pytest
 from _pytest.terminal import TerminalReporter
 
+from coordination import kin
 from coordination.log.file import FileLog
+from coordination.testing import linux
 from coordination.testing.world import SimulatedEnv
 
 # Several processes share the machine, so how long one example takes says nothing.
@@ -63,6 +66,22 @@ def closed_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for log in opened:
         with contextlib.suppress(Exception):  # its world may have ended before it
             log.close()
+
+
+@pytest.fixture(autouse=True)
+def unchanged_process() -> Iterator[None]:
+    """A test that makes its process a supervisor makes others fail: they would get its signals and its orphans."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    left = [number.name for number in numbers if signal.getsignal(number) is not before[number]]
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    adopting = kin.adopting()
+    if adopting:
+        linux.adopt_orphans(adopting=False)
+    assert left == [], "the test left handlers of signals"
+    assert not adopting, "the test left its process to be given orphans: start what adopts as a process"
 
 
 @pytest.fixture

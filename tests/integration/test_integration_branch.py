@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -317,7 +318,10 @@ def test_a_branch_that_is_rewound_just_after_a_merge_was_proven_is_noticed(
     said: list[str] = []
     for name, value in stage.environment.items():
         monkeypatch.setenv(name, value)
-    Supervisor(coordinator, once=True, mark=rewind, complain=said.append).run()
+    supervisor = threading.Thread(target=Supervisor(coordinator, once=True, mark=rewind, complain=said.append).run)
+    supervisor.start()
+    supervisor.join(60)
+    assert not supervisor.is_alive()
     assert stage.show("T")["state"] == "merged"
     assert "no longer contains what has landed: T" in said[0]
 

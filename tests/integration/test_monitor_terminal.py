@@ -136,7 +136,8 @@ def test_a_night_is_watched_and_decided(stage: Stage, terminal: Opened, size: tu
     shown = screen.until("long.1.work")
     assert f"Supervisor: pid {supervisor.pid}" in shown
     screen.until(lambda shown: "> green" in shown and "waits for long (running)" in shown)
-    assert len(screen.shown().rstrip("\n").split("\n")) == size[1]
+    # a busy tmux gives the window its size after the program has begun
+    screen.until(lambda shown: len(shown.rstrip("\n").split("\n")) == size[1])
     screen.press("c")
     screen.until("Cancel long (Takes [red]long)?")
     screen.press("y")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,8 +55,13 @@ class Coord:
 
     def __call__(self, *arguments: str, code: int = 0) -> str:
         self._capsys.readouterr()
-        found = run(["-C", str(self.root), *arguments])
-        out, self.told = self._capsys.readouterr()
+        if arguments[0] == "start":  # a process of its own: it asks for the signals and the orphans of the one it is
+            argv = [sys.executable, "-P", "-m", "coordination", "-C", str(self.root), *arguments]
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+            found, out, self.told = done.returncode, done.stdout, done.stderr
+        else:
+            found = run(["-C", str(self.root), *arguments])
+            out, self.told = self._capsys.readouterr()
         assert found == code, f"coord {arguments} exited {found}: {out}{self.told}"
         assert "Traceback" not in self.told
         return out

@@ -131,7 +131,9 @@ def test_no_text_of_others_makes_a_line_of_its_own(repository: Path, capsys: pyt
     prompt = f"```script\n{json.dumps({'ending': 'failed', 'reason': forged})}\n```"
     Coordinator(locate(repository)).submit({"id": "T1", "prompt": prompt, "title": "first T2 merged as 0123456789ab"})
     capsys.readouterr()
-    assert run(["-C", str(repository), "start", "--foreground", "--once"]) == 1
-    told = capsys.readouterr()
-    assert "T1.1.work failed: first" in told.out + told.err
-    assert not any(line.startswith("T2 ") for line in (told.out + told.err).splitlines())
+    argv = [sys.executable, "-P", "-m", "coordination", "-C", str(repository), "start", "--foreground", "--once"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    told = done.stdout + done.stderr
+    assert "T1.1.work failed: first" in told
+    assert not any(line.startswith("T2 ") for line in told.splitlines())
