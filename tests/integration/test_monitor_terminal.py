@@ -64,7 +64,8 @@ class Tmux:
         self._tmux("-f", "/dev/null", "new-session", "-d", "-x", width, "-y", height, shell)
 
     def _tmux(self, *arguments: str) -> str:
-        environment = {name: value for name, value in os.environ.items() if name != "TMUX"}
+        # what says how large our own terminal is says nothing about this one
+        environment = {name: value for name, value in os.environ.items() if name not in ("TMUX", "COLUMNS", "LINES")}
         done = subprocess.run(
             ["tmux", "-S", self._socket, *arguments],
             env=environment,
