@@ -45,6 +45,7 @@ LATER_SECONDS = 7 * 24 * 3600.0  # past every delay that planning knows
 BUSY_SECONDS = 0.05  # between looks at a run of which nobody tells us when it goes on
 NOTE_SECONDS = 1.0  # supervisor.json is published at most this often
 FAR_SECONDS = 1e9  # later than the end of any delay
+ASTRAY_SECONDS = 10.0  # between looks at an integration branch that is not right and does not move
 
 
 class Supervisor:
@@ -85,6 +86,7 @@ class Supervisor:
         self._snapshot_seq = 0
         self._untidy = True
         self._standing, self._written = Standing(), ""
+        self._seen, self._look_again = ("", -1), 0.0
         self._kept = ""  # what we last saw to be remembered in the repository
         self._good = ""  # where the branch was when it had all of these:
         self._merges: dict[str, str] = {}
@@ -283,6 +285,9 @@ class Supervisor:
     def _integration(self, state: State) -> Standing:
         """How the branch stands. Git is asked only when its file says something else, or the log of more merges."""
         written = self.coordinator.workspaces.written_head(self.coordinator.settings.git.integration)
+        if self._standing.astray and (written, state.merged) == self._seen and time.monotonic() < self._look_again:
+            return self._standing  # whoever puts it right moves it: a supervisor that waits for that asks git rarely
+        self._seen, self._look_again = (written, state.merged), time.monotonic() + ASTRAY_SECONDS
         moved = not written or written != self._written
         kept = self._standing.head == self._kept
         if moved or not kept or self._standing.astray or state.merged != self._merged:
