@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from coordination.errors import Refused, Rejected
 from coordination.model import events as e
 from coordination.model.runs import DiffStat, Ending, Outcome, Purpose
-from coordination.model.state import Run, State, Task
+from coordination.model.state import Run, State, Task, gate_results
 from coordination.model.taskfile import Submission
 from coordination.model.tasks import Status
 
@@ -232,8 +232,7 @@ def _refuse_another(task: Task, asked: str, newest: str) -> None:
 def _persons(task: Task, commit: str, person: str, at: float, gates: Sequence[str]) -> e.Evidence:
     """What a person let through, and against what: gates that failed or never ran, and a reviewer's rejection."""
     wanted = task.spec.gates if task.spec.gates is not None else gates
-    ended = [run.outcome for run in task.runs if run.purpose is Purpose.GATE and run.outcome is not None]
-    newest = {r.gate: r for outcome in ended for r in outcome.gates if r.commit == commit}
+    newest = gate_results(task.runs, commit)
     against = [f"gate {name} exited {result.exit_code}" for name, result in newest.items() if not result.passed]
     against += [f"gate {name} has not run on it" for name in wanted if name not in newest]
     against += [f"{run.id} rejected it" for run in task.runs if run.verdict_on(commit) == "reject"]

@@ -18,7 +18,7 @@ from coordination.model import accounts, money
 from coordination.model import events as e
 from coordination.model.accounts import Account
 from coordination.model.money import Money
-from coordination.model.runs import Ending, Landed, Limits, Member, Outcome, Purpose, Rule, Usage, Value
+from coordination.model.runs import Ending, GateResult, Landed, Limits, Member, Outcome, Purpose, Rule, Usage, Value
 from coordination.model.tasks import ENDED, ENDED_WELL, TRANSITIONS, Status, TaskSpec
 
 FEEDBACK_MAX = 12
@@ -131,6 +131,14 @@ class Task(Value, frozen=True, kw_only=True):
     def next_run(self, purpose: Purpose) -> str:
         """The id of its next run: derived, so that planning twice names the same one."""
         return f"{self.id}.{len(self.runs) + self.skipped + 1}.{purpose}"
+
+
+def gate_results(runs: Iterable[Run], commit: str) -> dict[str, GateResult]:
+    """The newest result of each gate on that commit; a gate that we stopped has said nothing about it."""
+    conclusive = (Ending.SUCCEEDED, Ending.FAILED)
+    gates = [run.outcome for run in runs if run.purpose is Purpose.GATE and run.outcome is not None]
+    ended = [outcome for outcome in gates if outcome.ending in conclusive]
+    return {gate.gate: gate for outcome in ended for gate in outcome.gates if gate.commit == commit}
 
 
 def total(usages: Iterable[Usage]) -> Usage:

@@ -18,11 +18,10 @@ from coordination.model.endings import How
 from coordination.model.facts import Facts
 from coordination.model.roles import Role
 from coordination.model.runs import Ending, Landed, Limits, Member, Purpose, Rule
-from coordination.model.state import Run, State, Task
+from coordination.model.state import Run, State, Task, gate_results
 from coordination.model.tasks import Kind, Status
 from coordination.model.waiting import hindrances, holders, in_order, live_by_role, live_landing, order_key
 from coordination.policy import VETO, Judgement, Policies, Rank, informed
-from coordination.policy.gating import results
 from coordination.settings import Gate
 
 GATE = "gate"
@@ -237,7 +236,7 @@ class _Step:
         return commands.evidence(
             task,
             task.commit,
-            gates=tuple(results(task.present, task.commit).values()),
+            gates=tuple(gate_results(task.present, task.commit).values()),
             gates_configured=bool(wanted),
             reviewer=approving[-1].id if approving else "",
             verdict="approve" if approving else "skipped",

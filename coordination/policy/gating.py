@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coordination.model.facts import Facts
-from coordination.model.runs import Ending, GateResult, Purpose
-from coordination.model.state import Run, Task
+from coordination.model.runs import GateResult
+from coordination.model.state import Run, Task, gate_results
 from coordination.policy import Judgement, Policy, Verdict
 
 OUTPUT_SHOWN = 4000
-
-
-def results(runs: Sequence[Run], commit: str) -> dict[str, GateResult]:
-    """The newest result of each gate on that commit; a gate that we stopped has said nothing about it."""
-    conclusive = (Ending.SUCCEEDED, Ending.FAILED)
-    gates = [run.outcome for run in runs if run.purpose is Purpose.GATE and run.outcome is not None]
-    ended = [outcome for outcome in gates if outcome.ending in conclusive]
-    return {gate.gate: gate for outcome in ended for gate in outcome.gates if gate.commit == commit}
 
 
 class Gating(Policy[None]):
@@ -33,7 +25,7 @@ class Gating(Policy[None]):
         if unknown:
             reason = f"gate {unknown[0]!r} is not configured in coordination.toml"
             return Verdict(judgement=Judgement.PERSON, reason=reason)
-        found = results(runs, task.commit)
+        found = gate_results(runs, task.commit)
         failed = [found[name] for name in names if name in found and not found[name].passed]
         if failed:
             return Verdict(judgement=Judgement.AGAIN, reason="\n".join(_told(result) for result in failed))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from coordination.model.facts import Facts
 from coordination.model.runs import Ending, GateResult, Purpose, Rule
-from coordination.model.state import Run, Task
+from coordination.model.state import Run, Task, gate_results
 from coordination.model.tasks import ReviewMode
 from coordination.policy import Judgement, Policy, Verdict
 
@@ -61,7 +61,7 @@ _SPARING = {
 def _rules(facts: Facts, task: Task, runs: Sequence[Run]) -> tuple[Rule, ...]:
     """Every rule with its numbers. Whether it may ask for anything is the task's word: ``auto`` lets all of them."""
     mode = task.spec.review
-    gates = list(_newest(runs, task.commit).values())
+    gates = list(gate_results(runs, task.commit).values())
     doubts = [
         _size(facts, task),
         _passed(facts, task, gates),
@@ -134,12 +134,6 @@ def _came_back(run: Run) -> str:
         return "a gate" if any(not gate.passed for gate in outcome.gates) else ""
     landing = run.purpose is Purpose.LANDING and outcome.ending in (Ending.CONFLICT, Ending.FAILED)
     return "the landing" if landing else ""
-
-
-def _newest(runs: Sequence[Run], commit: str) -> dict[str, GateResult]:
-    outcomes = [run.outcome for run in runs if run.purpose is Purpose.GATE and run.outcome is not None]
-    said = [outcome for outcome in outcomes if outcome.ending in _CONCLUSIVE]
-    return {gate.gate: gate for outcome in said for gate in outcome.gates if gate.commit == commit}
 
 
 policy = Reviewing()

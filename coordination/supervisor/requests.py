@@ -32,9 +32,8 @@ from coordination.model.runs import (
     SetUp,
     WorkspaceRequest,
 )
-from coordination.model.state import Run, Task
+from coordination.model.state import Run, Task, gate_results
 from coordination.planning import prompts
-from coordination.policy.gating import results
 from coordination.settings import Agents, Settings, Workspaces
 
 DIFF_BYTES_MAX = 400_000
@@ -186,7 +185,7 @@ def _review(coordinator: Coordinator, task: Task, run: Run) -> AgentRequest:
         task,
         run,
         diff=diff,
-        gates=list(results(task.present, run.commit).values()),
+        gates=list(gate_results(task.present, run.commit).values()),
         context=packed,
         since=_since(coordinator, task, run),
         protected=touched(outcome, settings.review.protected).protected,
